@@ -6,8 +6,8 @@ A component is registered by name with the dataclass that configures it::
     class MyEncoder(nn.Module): ...
 
 Kinds are independent of folders: a paper's room registers its model and its criterion in the same registries
-as the shelves do. Nothing is imported here: ``fairseq_ecg.plugins`` finds built-ins, installed plugins and user
-folders.
+as the shelves do. Nothing is imported here: ``fairseq_ecg.plugins`` finds built-ins, installed plugins and
+user folders.
 """
 
 from __future__ import annotations
