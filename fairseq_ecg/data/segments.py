@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fairseq_ecg.contracts import Record
+from fairseq_ecg.data.buffers import POOL
 from fairseq_ecg.data.legacy import leads_of, read_mat_segment
 from fairseq_ecg.data.manifest import Manifest
 from fairseq_ecg.data.store import Store
@@ -22,7 +25,7 @@ class Block:
     """Samples of some rows, all cut to one length.
 
     Shape:
-        source: (B, L, T) int16 units or float32 mV.
+        source: (B, L, T) tensor, int16 units or float32 mV.
         scale: (B,) float32, mV per unit.
         lead_mean, lead_std: (B, L) float32, mV over the whole record; None where that is not known.
         idx, patient: (B,) int64.
@@ -30,7 +33,7 @@ class Block:
         failures: place in the block -> why the row could not be read; its samples are zeros.
     """
 
-    source: NDArray[np.int16] | NDArray[np.float32]
+    source: Tensor
     scale: NDArray[np.float32]
     lead_mean: NDArray[np.float32] | None
     lead_std: NDArray[np.float32] | None
@@ -94,9 +97,10 @@ class StoreSegments:
         ends = [shard.ctypes.data + shard.nbytes for store in self.stores for shard in store.shards]
         self._base = min(addresses)
         self._span = (max(ends) - self._base) // 2
-        self._lowest = next(
+        lowest = next(
             shard for store in self.stores for shard in store.shards if shard.ctypes.data == self._base
         )
+        self._view = torch.from_numpy(np.lib.stride_tricks.as_strided(lowest, (self._span,), (2,)))
         self._first = np.zeros(manifest.num_rows, dtype=np.int64)
         """Element of the view at which lead 0 of the row's segment starts."""
         for number, store in enumerate(self.stores):
@@ -111,12 +115,12 @@ class StoreSegments:
         place = (self._first[rows] + skip)[:, None] + self._stride[rows][:, None] * leads
         length = self._num_samples[rows] - skip
         if length.min() >= num_samples:
-            source = self._view(num_samples)[place]  # (B, L, T)
+            source = self._cut(place, num_samples)  # (B, L, T)
         else:
-            source = np.zeros((*place.shape, num_samples), dtype=np.int16)
+            source = torch.zeros((*place.shape, num_samples), dtype=torch.int16)
             for size in np.unique(length.clip(max=num_samples)).tolist():
                 members = np.flatnonzero(length.clip(max=num_samples) == size)
-                source[members, :, :size] = self._view(size)[place[members]]
+                source[torch.from_numpy(members), :, :size] = self._cut(place[members], size)
         mean, std = self._statistics(store, self._row[rows], leads)
         return Block(
             source=source,
@@ -136,11 +140,13 @@ class StoreSegments:
         segment = record[:, start : start + int(self.manifest.num_samples[row])]
         return np.stack([segment[lead] for lead in self._leads[number]])
 
-    def _view(self, num_samples: int) -> NDArray[np.int16]:
-        """(places, num_samples): every run of samples from the lowest address on, overlapping."""
-        return np.lib.stride_tricks.as_strided(
-            self._lowest, (self._span - num_samples + 1, num_samples), (2, 2), writeable=False
-        )
+    def _cut(self, place: NDArray[np.int64], num_samples: int) -> Tensor:
+        """(B, L) elements of the view -> (B, L, num_samples) copies of the samples that start there."""
+        # Row i is the run of samples from element i on; the rows overlap.
+        runs = self._view.as_strided((self._span - num_samples + 1, num_samples), (1, 1))
+        source = POOL.take((*place.shape, num_samples), torch.int16)
+        torch.index_select(runs, 0, torch.from_numpy(place.reshape(-1)), out=source.view(-1, num_samples))
+        return source
 
     def _statistics(
         self, store: NDArray[np.int32], row: NDArray[np.int64], leads: NDArray[np.int64]
@@ -221,7 +227,7 @@ class FileSegments:
             labels.append(part.label)
         is_whole_record = not self.manifest.is_legacy
         return Block(
-            source=source,
+            source=torch.from_numpy(source),
             scale=np.ones(len(rows), dtype=np.float32),
             lead_mean=mean if is_whole_record else None,
             lead_std=std if is_whole_record else None,
