@@ -16,6 +16,7 @@ from fairseq_ecg.contracts import Record
 from fairseq_ecg.data.buffers import POOL
 from fairseq_ecg.data.legacy import leads_of, read_mat_segment
 from fairseq_ecg.data.manifest import Manifest
+from fairseq_ecg.data.readers.any_file import read_record
 from fairseq_ecg.data.store import Store
 from fairseq_ecg.errors import DataError, nearest
 
@@ -134,11 +135,15 @@ class StoreSegments:
         )
 
     def witness(self, row: int) -> NDArray[np.float32]:
-        number = int(self._store[row])
-        record = self.stores[number].read(int(self._row[row]))
+        store, place = self.locate(row)
+        record = store.read(place)
         start = int(self.manifest.start[row])
         segment = record[:, start : start + int(self.manifest.num_samples[row])]
-        return np.stack([segment[lead] for lead in self._leads[number]])
+        return np.stack([segment[lead] for lead in self._leads[int(self._store[row])]])
+
+    def locate(self, row: int) -> tuple[Store, int]:
+        """Store of a row of the manifest, and the row of its record in there."""
+        return self.stores[int(self._store[row])], int(self._row[row])
 
     def _cut(self, place: NDArray[np.int64], num_samples: int) -> Tensor:
         """(B, L) elements of the view -> (B, L, num_samples) copies of the samples that start there."""
@@ -248,7 +253,7 @@ class FileSegments:
             place = _lead_places(leads_of(segment.signal, path), self._wanted, path)
             signal, idx, patient, label = segment.signal, segment.idx, segment.patient, segment.label
         else:
-            record = _read_record(path)
+            record = self._read_record(path, row)
             self._check_rate(record.sampling_rate, path)
             place = _lead_places(record.leads, self._wanted, path)
             signal, idx, patient, label = record.signal, None, None, None
@@ -270,9 +275,27 @@ class FileSegments:
             label,
         )
 
+    def _read_record(self, path: Path, row: int) -> Record:
+        """Read a file; what it does not say of itself may stand in columns of the manifest."""
+        given = {
+            name: self.manifest.extra[name][row] if name in self.manifest.extra else ""
+            for name in ("sampling_rate", "leads", "unit")
+        }
+        if given["sampling_rate"] and not given["sampling_rate"].isdigit():
+            raise DataError(
+                f"{self.manifest.path}, line {self.manifest.line(row)}: sampling_rate is "
+                f"{given['sampling_rate']!r}, needed are whole Hz"
+            )
+        return read_record(
+            path,
+            sampling_rate=int(given["sampling_rate"]) if given["sampling_rate"] else None,
+            leads=given["leads"].split(",") if given["leads"] else None,
+            unit=given["unit"] or None,
+        )
+
     def _check_rate(self, found: int | None, path: Path) -> None:
         if self.sampling_rate is not None and found is not None and found != self.sampling_rate:
-            raise DataError(_rate_message(path, found, self.sampling_rate, path.parent))
+            raise DataError(_rate_message(path, found, self.sampling_rate))
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,13 +306,6 @@ class _FilePart:
     idx: int | None
     patient: int | None
     label: NDArray[np.float32] | None
-
-
-def _read_record(path: Path) -> Record:
-    from fairseq_ecg.data.readers.any_file import read_record
-
-    record: Record = read_record(path)
-    return record
 
 
 def _stack_labels(
@@ -320,13 +336,13 @@ def _common_rate(stores: Sequence[Store], wanted: int | None) -> int:
     rate = stores[0].sampling_rate if wanted is None else wanted
     for store in stores:
         if store.sampling_rate != rate:
-            raw_dir = Path(str(store.json.get("choices", {}).get("raw_dir", "RAW_DIR")))
-            raise DataError(_rate_message(store.path, store.sampling_rate, rate, raw_dir))
+            reader = str(store.json.get("choices", {}).get("reader", "SOURCE"))
+            raise DataError(_rate_message(store.path, store.sampling_rate, rate, reader))
     return rate
 
 
-def _rate_message(path: Path, found: int, wanted: int, raw_dir: Path) -> str:
+def _rate_message(path: Path, found: int, wanted: int, reader: str = "SOURCE") -> str:
     return (
         f"{path} has {found} Hz, {wanted} Hz are needed; prepare it at that rate with: "
-        f"fairseq-ecg prepare SOURCE {raw_dir} STORE_DIR --sampling-rate {wanted}"
+        f"fairseq-ecg prepare {reader} RAW_DIR STORE_DIR --sampling-rate {wanted}"
     )
