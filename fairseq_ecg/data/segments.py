@@ -47,6 +47,10 @@ class Block:
 class SegmentSource(Protocol):
     """What the dataset asks of a place where samples come from."""
 
+    @property
+    def sampling_rate(self) -> int | None:
+        """Hz; None when only the files themselves know."""
+
     def gather(self, rows: NDArray[np.int64], skip: NDArray[np.int64], num_samples: int) -> Block:
         """Cut ``num_samples`` samples, ``skip`` samples behind the start of each row's segment.
 

@@ -135,7 +135,7 @@ def test_a_store_of_another_rate_is_refused_with_the_command_that_helps(tmp_path
     )
     with pytest.raises(DataError, match=message):
         dataset(manifest, sampling_rate=500)
-    assert dataset(manifest).segments.sampling_rate == 250  # type: ignore[attr-defined]
+    assert dataset(manifest).segments.sampling_rate == 250
 
 
 def test_targets_follow_idx_and_nan_stays(tmp_path: Path) -> None:
