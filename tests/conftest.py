@@ -1,0 +1,19 @@
+"""Fixtures of the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real records and golden numbers: ``$FAIRSEQ_ECG_SHARED`` or ``../shared``."""
+    path = Path(os.environ.get("FAIRSEQ_ECG_SHARED", ROOT.parent / "shared"))
+    if not path.is_dir():
+        pytest.skip(f"{path} is absent: no real records and reference numbers to test against")
+    return path
