@@ -1,0 +1,126 @@
+"""Label definitions: which codes make which class, and codes of records as multi-hot targets.
+
+Shapes use N record, K class.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairseq_ecg.errors import DataError, nearest
+
+BUILT_IN = {"cinc2020": "2020", "cinc2021": "2021"}
+
+COLUMNS = ("index", "name", "codes", "description")
+"""Of a ``label_def.csv``; ``codes`` are joined by ``|``."""
+
+# The 2020 table lists the codes of these pairs as separate rows; its rules score them as one class, at the place
+# of the first. The 2021 table has them joined already.
+_EQUIVALENT_2020 = {"59118001": "713427006", "63593006": "284470004", "17338001": "427172004"}
+
+
+@dataclass(frozen=True)
+class LabelDefinition:
+    """Classes in the order of the target's columns. A class is present when a record has any of its codes."""
+
+    names: tuple[str, ...]
+    codes: tuple[frozenset[str], ...]
+    descriptions: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.names) == len(self.codes) == len(self.descriptions):
+            raise DataError("a label definition needs as many names as code sets and descriptions")
+        if not self.names or len(set(self.names)) != len(self.names):
+            raise DataError(f"label names must be given and differ from each other: {list(self.names)}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def multi_hot(self, codes_of_records: Iterable[Sequence[str]]) -> NDArray[np.float32]:
+        """(N, K) float32: 1 where a record has a code of the class; codes of no class are ignored."""
+        columns: dict[str, list[int]] = {}
+        for column, codes in enumerate(self.codes):
+            for code in codes:
+                columns.setdefault(code, []).append(column)
+        rows = [[column for code in codes for column in columns.get(code, ())] for codes in codes_of_records]
+        target = np.zeros((len(rows), len(self)), np.float32)
+        for row, present in zip(target, rows, strict=True):
+            row[present] = 1
+        return target
+
+    def write(self, path: Path) -> None:
+        """Write ``label_def.csv``; the codes of a class in sorted order."""
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for index, (name, codes, text) in enumerate(
+                zip(self.names, self.codes, self.descriptions, strict=True)
+            ):
+                writer.writerow((index, name, "|".join(sorted(codes)), text))
+
+
+def label_definition(name_or_path: str | Path) -> LabelDefinition:
+    """A built-in definition (``cinc2021``, ``cinc2020``) or one read from a ``label_def.csv``.
+
+    Raises:
+        DataError: neither such a name nor such a file, or the file is not as documented in manifests/README.md.
+    """
+    if str(name_or_path) in BUILT_IN:
+        return _challenge(BUILT_IN[str(name_or_path)])
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise DataError(
+            f"labels {str(name_or_path)!r}: no such file and no built-in definition: "
+            f"{nearest(str(name_or_path), BUILT_IN)}"
+        )
+    return _read(path)
+
+
+def _read(path: Path) -> LabelDefinition:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if missing := {"name", "codes"} - set(reader.fieldnames or ()):
+            raise DataError(f"{path}: no column {sorted(missing)}; the columns are {','.join(COLUMNS)}")
+        names, codes, descriptions = [], [], []
+        for row in reader:
+            line = f"{path}:{reader.line_num}"
+            if row.get("index") not in (None, "", str(len(names))):
+                raise DataError(f"{line}: index {row['index']} where {len(names)} is expected")
+            found = frozenset(code.strip() for code in (row["codes"] or "").split("|") if code.strip())
+            if not row["name"] or not found:
+                raise DataError(f"{line}: a class needs a name and at least one code")
+            names.append(row["name"].strip())
+            codes.append(found)
+            descriptions.append((row.get("description") or "").strip())
+    if not names:
+        raise DataError(f"{path}: no class in it")
+    return LabelDefinition(tuple(names), tuple(codes), tuple(descriptions))
+
+
+def _challenge(year: str) -> LabelDefinition:
+    """Classes of a challenge in the order of its ``weights.csv``, named by abbreviations (``PVC|VPB``)."""
+    known = {row[1]: row for row in _table(year, "dx_mapping_scored.csv")[1:]}
+    classes: dict[str, list[str]] = {}
+    for cell in _table(year, "weights.csv")[0][1:]:
+        members = cell.split("|")
+        first = _EQUIVALENT_2020.get(members[0], members[0]) if year == "2020" else members[0]
+        classes.setdefault(first, []).extend(members)
+    return LabelDefinition(
+        tuple("|".join(known[code][2] for code in codes) for codes in classes.values()),
+        tuple(frozenset(codes) for codes in classes.values()),
+        tuple(" / ".join(known[code][0] for code in codes) for codes in classes.values()),
+    )
+
+
+def _table(year: str, name: str) -> list[list[str]]:
+    resource = files("fairseq_ecg") / "metrics" / "cinc_tables" / year / name
+    rows = csv.reader(io.StringIO(resource.read_text(encoding="utf-8-sig")))
+    return [[cell.strip() for cell in row] for row in rows if row]

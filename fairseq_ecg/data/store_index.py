@@ -1,0 +1,203 @@
+"""The columns of a store's ``index.tsv``, and their binary copy that makes a large store open at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairseq_ecg.data.table import Kind, TextColumn, read_number_lists, read_table
+from fairseq_ecg.errors import DataError
+
+INDEX_COLUMNS = (
+    "idx",
+    "record_id",
+    "patient_id",
+    "source",
+    "shard",
+    "offset",
+    "num_samples",
+    "scale",
+    "leads_present",
+    "lead_mean",
+    "lead_std",
+    "age",
+    "sex",
+    "date",
+    "flags",
+    "crc32",
+    "labels",
+)
+"""Columns of ``index.tsv``; a table may have more, which are passed over."""
+
+_KINDS = {
+    **dict.fromkeys(("idx", "shard", "offset", "num_samples", "crc32"), Kind.INTEGER),
+    **dict.fromkeys(("scale", "age"), Kind.NUMBER),
+    **dict.fromkeys(
+        ("record_id", "patient_id", "source", "leads_present", "sex", "date", "flags", "labels"), Kind.TEXT
+    ),
+}
+_NARROW = {"shard": np.int32, "num_samples": np.int32, "crc32": np.uint32, "age": np.float32}
+_CACHE = "index.cache"
+_CACHE_VERSION = 1
+
+
+class StoreIndex:
+    """Columns of ``index.tsv`` as arrays, memory-mapped from the cache where there is one."""
+
+    def __init__(self, path: Path, num_leads: int, arrays: dict[str, NDArray[Any]]) -> None:
+        self.path = path
+        self._num_leads = num_leads
+        self._arrays = arrays
+        self.idx: NDArray[np.int64] = arrays["idx"]
+        self.shard: NDArray[np.int32] = arrays["shard"]
+        self.offset: NDArray[np.int64] = arrays["offset"]
+        """First sample of the record in its shard, counted in int16 values."""
+        self.num_samples: NDArray[np.int32] = arrays["num_samples"]
+        self.scale: NDArray[np.float64] = arrays["scale"]
+        """mV per unit."""
+        self.crc32: NDArray[np.uint32] = arrays["crc32"]
+        self.age: NDArray[np.float32] = arrays["age"]
+        self._check_unique()
+
+    def __len__(self) -> int:
+        return len(self.idx)
+
+    @classmethod
+    def open(cls, store_dir: Path, num_leads: int) -> Self:
+        """Read the index from its cache, or from the table when the cache is of another table.
+
+        Raises:
+            DataError: the table is missing or has a bad row.
+        """
+        path = store_dir / "index.tsv"
+        if not path.is_file():
+            raise DataError(f"{path} is missing; the store is not whole, prepare it again")
+        arrays = _open_cache(store_dir / _CACHE, path)
+        if arrays is None:
+            try:
+                cls.build_cache(store_dir, num_leads)
+            except PermissionError:
+                return cls(path, num_leads, _read_table(path))  # a read-only store is parsed every time
+            arrays = _open_cache(store_dir / _CACHE, path)
+            assert arrays is not None
+        return cls(path, num_leads, arrays)
+
+    @staticmethod
+    def build_cache(store_dir: Path, num_leads: int) -> None:
+        """Write the binary copy of ``index.tsv``."""
+        path = store_dir / "index.tsv"
+        temporary = Path(tempfile.mkdtemp(prefix=f".{_CACHE}-", dir=store_dir))
+        try:
+            stamp = _stamp(path, with_digest=True)
+            for name, array in _read_table(path).items():
+                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+            mean, std = read_number_lists(path, ("lead_mean", "lead_std"), num_leads)
+            np.save(temporary / "lead_mean.npy", mean, allow_pickle=False)
+            np.save(temporary / "lead_std.npy", std, allow_pickle=False)
+            (temporary / "cache.json").write_text(json.dumps(stamp), encoding="utf-8")
+            os.chmod(temporary, 0o755)
+            shutil.rmtree(store_dir / _CACHE, ignore_errors=True)
+            try:
+                os.rename(temporary, store_dir / _CACHE)
+            except OSError:  # another process was faster with the same content
+                if not (store_dir / _CACHE).is_dir():
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def text(self, name: str) -> TextColumn:
+        """A column of texts."""
+        arrays = self._arrays
+        return TextColumn(
+            arrays[f"{name}.codes"],
+            arrays[f"{name}.blob"],
+            arrays[f"{name}.offsets"],
+            arrays[f"{name}.hashes"],
+        )
+
+    def lead_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and standard deviation of every record, each (records, leads), mV."""
+        if "lead_mean" not in self._arrays:
+            mean, std = read_number_lists(self.path, ("lead_mean", "lead_std"), self._num_leads)
+            self._arrays.update(lead_mean=mean, lead_std=std)
+        return self._arrays["lead_mean"], self._arrays["lead_std"]
+
+    def rows_of(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Rows of the records whose record_id has these hashes; -1 where there is none."""
+        column = self.text("record_id")
+        order = np.argsort(column.hashes)
+        position = np.searchsorted(column.hashes, hashes, sorter=order).clip(max=max(len(order) - 1, 0))
+        if not len(order):
+            return np.full(len(hashes), -1, dtype=np.int64)
+        code = order[position]
+        # record_ids are unique and codes are given in order of appearance, so the code is the row.
+        return np.where(column.hashes[code] == hashes, code, -1)
+
+    def _check_unique(self) -> None:
+        column = self.text("record_id")
+        if column.num_values == len(self):
+            return
+        row = int(np.flatnonzero(np.bincount(column.codes)[column.codes] > 1)[1])
+        raise DataError(
+            f"{self.path}, line {row + 2}: record_id {column[row]!r} appears twice; prepare the store again"
+        )
+
+
+def _read_table(path: Path) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, column in read_table(path, _KINDS).items():
+        if isinstance(column, TextColumn):
+            arrays[f"{name}.codes"] = column.codes
+            arrays[f"{name}.blob"] = column.blob
+            arrays[f"{name}.offsets"] = column.offsets
+            arrays[f"{name}.hashes"] = column.hashes
+        else:
+            arrays[name] = column.astype(_NARROW.get(name, column.dtype))
+    return arrays
+
+
+def _stamp(path: Path, *, with_digest: bool) -> dict[str, Any]:
+    status = path.stat()
+    stamp: dict[str, Any] = {
+        "version": _CACHE_VERSION,
+        "size": status.st_size,
+        "modified_ns": status.st_mtime_ns,
+    }
+    if with_digest:
+        with path.open("rb") as file:
+            stamp["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return stamp
+
+
+def _open_cache(cache: Path, path: Path) -> dict[str, NDArray[Any]] | None:
+    """The cached arrays; None when there is no cache or it belongs to another table."""
+    try:
+        stamp = json.loads((cache / "cache.json").read_text(encoding="utf-8"))
+        now = _stamp(path, with_digest=False)
+        if stamp["version"] != now["version"] or stamp["size"] != now["size"]:
+            return None
+        # A copied store has new times but the same bytes.
+        if (
+            stamp["modified_ns"] != now["modified_ns"]
+            and stamp["sha256"] != _stamp(path, with_digest=True)["sha256"]
+        ):
+            return None
+        return {file.stem: _map(file) for file in cache.glob("*.npy")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a damaged cache is only a slower start
+
+
+def _map(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:  # an empty array cannot be mapped
+        array = np.load(path, allow_pickle=False)
+    return array
