@@ -22,8 +22,8 @@ BUILT_IN = {"cinc2020": "2020", "cinc2021": "2021"}
 COLUMNS = ("index", "name", "codes", "description")
 """Of a ``label_def.csv``; ``codes`` are joined by ``|``."""
 
-# The 2020 table lists the codes of these pairs as separate rows; its rules score them as one class, at the place
-# of the first. The 2021 table has them joined already.
+# The 2020 table lists the codes of these pairs as separate rows; its rules score them as one class, at the
+# place of the first. The 2021 table has them joined already.
 _EQUIVALENT_2020 = {"59118001": "713427006", "63593006": "284470004", "17338001": "427172004"}
 
 
@@ -71,7 +71,8 @@ def label_definition(name_or_path: str | Path) -> LabelDefinition:
     """A built-in definition (``cinc2021``, ``cinc2020``) or one read from a ``label_def.csv``.
 
     Raises:
-        DataError: neither such a name nor such a file, or the file is not as documented in manifests/README.md.
+        DataError: neither such a name nor such a file, or the file is not as documented in
+        manifests/README.md.
     """
     if str(name_or_path) in BUILT_IN:
         return _challenge(BUILT_IN[str(name_or_path)])

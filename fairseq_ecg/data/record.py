@@ -19,8 +19,8 @@ from fairseq_ecg.errors import DataError, nearest
 FRANK_LEADS = ("VX", "VY", "VZ")
 EXTRA_LEADS = ("V3R", "V4R", "V5R", "V7", "V8", "V9")
 
-# MLII and its kin are the names of Holter recordings (MIT-BIH): electrodes moved to the torso, read as the limb
-# lead they approximate. D1 D2 D3 are the Portuguese, French and Spanish names of I II III (CODE-15).
+# MLII and its kin are the names of Holter recordings (MIT-BIH): electrodes moved to the torso, read as the
+# limb lead they approximate. D1 D2 D3 are the Portuguese, French and Spanish names of I II III (CODE-15).
 _ALIASES = {"MLI": "I", "MLII": "II", "MLIII": "III", "MV1": "V1", "D1": "I", "D2": "II", "D3": "III"}
 _LEADS = {name.upper(): name for name in (*STANDARD_LEADS, *FRANK_LEADS, *EXTRA_LEADS)}
 

@@ -1,7 +1,7 @@
 """WFDB headers and samples: a fast path for format 16, the ``wfdb`` package for every other format.
 
-Format: the PhysioNet documents header(5) and signal(5). Format 16 is little-endian int16 with the samples of all
-signals of a file interleaved; the challenge's MATLAB v4 files are format 16 after 24 bytes (``16+24``).
+Format: the PhysioNet documents header(5) and signal(5). Format 16 is little-endian int16 with the samples of
+all signals of a file interleaved; the challenge's MATLAB v4 files are format 16 after 24 bytes (``16+24``).
 Shapes use L lead (signal), T time.
 """
 
@@ -28,7 +28,10 @@ _STORAGE = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?")
 _GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(([-+]?\d+)\))?(?:/(\S+))?")
 _DATE = re.compile(r"(\d{1,2})[/-](?:(\d{1,2})|([A-Za-z]{3}))[/-](\d{4})")
 _MONTHS = {
-    name: number for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)
+    name: number
+    for number, name in enumerate(
+        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], 1
+    )
 }
 
 
@@ -120,7 +123,8 @@ def _parse_signal(line: str, path: Path) -> SignalHeader:
         )
     except ValueError as error:
         raise DataError(
-            f"{path}: signal line {line!r} is not 'FILE FORMAT GAIN(BASELINE)/UNIT BITS ZERO FIRST SUM BLOCK NAME': "
+            f"{path}: signal line {line!r} is not 'FILE FORMAT GAIN(BASELINE)/UNIT BITS ZERO FIRST SUM "
+            f"BLOCK NAME': "
             f"{error}"
         ) from None
 
@@ -243,8 +247,8 @@ def read_physical(path: Path | str) -> tuple[NDArray[np.float32], Header]:
 def to_physical(digital: NDArray[np.int16], header: Header) -> NDArray[np.float32]:
     """(value - baseline) / gain per signal, NaN for the value that marks a missing sample.
 
-    The quotient is rounded once to float32: a 17-bit difference and a gain that float32 holds exactly are divided
-    in float32, any other gain in float64.
+    The quotient is rounded once to float32: a 17-bit difference and a gain that float32 holds exactly are
+    divided in float32, any other gain in float64.
     """
     gain = np.array([[signal.calibration.gain] for signal in header.signals], np.float64)
     gain32 = gain.astype(np.float32)
@@ -296,7 +300,8 @@ def _read_file_16(header: Header, name: str, num_signals: int, offset: int) -> N
     num_samples = num_frames if header.num_samples is None else header.num_samples
     if num_frames < num_samples or num_samples < 1:
         raise DataError(
-            f"{path}: truncated: {len(content)} bytes hold {max(num_frames, 0)} samples of {num_signals} leads, "
+            f"{path}: truncated: {len(content)} bytes hold {max(num_frames, 0)} samples of "
+            f"{num_signals} leads, "
             f"the header says {num_samples}; fetch the file again"
         )
     samples = np.frombuffer(content, np.dtype("<i2"), num_samples * num_signals, offset)
@@ -320,7 +325,8 @@ def _wfdb_record(header: Header, *, physical: bool):  # type: ignore[no-untyped-
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: named by {header.path.name}, does not exist") from None
     except Exception as error:
-        # wfdb raises whatever its parsing ran into; each means that the files do not hold what the header says.
+        # wfdb raises whatever its parsing ran into; each means that the files do not hold what the header
+        # says.
         reason = " ".join(str(error).split())
         raise DataError(f"{header.path}: wfdb cannot read it: {type(error).__name__}: {reason}") from error
 
@@ -341,7 +347,8 @@ def _verify(digital: NDArray[np.int16], header: Header) -> None:
         # Compared modulo 65536: FLAC headers write the checksum unsigned.
         if checksum is not None and (total - checksum) & 0xFFFF:
             raise DataError(
-                f"{header.path}: lead {name}: the samples sum to {total}, the header's checksum is {checksum}: "
+                f"{header.path}: lead {name}: the samples sum to {total}, the header's checksum is "
+                f"{checksum}: "
                 "the signal file is corrupt; fetch it again"
             )
         if first_value is not None and first_value != first:
