@@ -54,8 +54,8 @@ class Report:
             np.array_equal(np.isfinite(mine), finite)
             and np.array_equal(mine[~finite], theirs[~finite], equal_nan=True)
         )
-        with np.errstate(invalid="ignore"):
-            difference = np.abs(np.where(finite & np.isfinite(mine), mine - theirs, 0.0))
+        comparable = finite & np.isfinite(mine)
+        difference = np.abs(np.subtract(mine, theirs, out=np.zeros_like(theirs), where=comparable))
         size = np.abs(np.where(finite, theirs, 0.0))
         passed = same_special and bool(np.all(difference <= atol + rtol * size))
         abs_error = float(difference.max(initial=0.0))
