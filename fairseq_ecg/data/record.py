@@ -127,7 +127,8 @@ def derive_lead(lead: str, i: NDArray[np.float32], ii: NDArray[np.float32]) -> N
 
 
 def arrange_leads(signal: NDArray[np.float32], leads: Sequence[str], wanted: Sequence[str]) -> Arrangement:
-    """Select and reorder leads by name; derive limb leads where I and II allow it; fill the others with zeros.
+    """Select and reorder leads by name; derive limb leads where I and II allow it; fill the others with
+    zeros.
 
     Args:
         signal: (L, T), mV.

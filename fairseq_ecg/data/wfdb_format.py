@@ -27,12 +27,8 @@ INVALID = -32768
 _STORAGE = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?")
 _GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(([-+]?\d+)\))?(?:/(\S+))?")
 _DATE = re.compile(r"(\d{1,2})[/-](?:(\d{1,2})|([A-Za-z]{3}))[/-](\d{4})")
-_MONTHS = {
-    name: number
-    for number, name in enumerate(
-        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], 1
-    )
-}
+_MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
 
 
 class Storage(NamedTuple):
@@ -45,7 +41,7 @@ class Storage(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """From ADC units to physical ones: the third field, ``gain(baseline)/unit``, and the fifth, the ADC zero."""
+    """From ADC units to physical ones: the fields ``gain(baseline)/unit`` and ADC zero."""
 
     gain: float
     """ADC units per ``unit``."""
@@ -123,9 +119,8 @@ def _parse_signal(line: str, path: Path) -> SignalHeader:
         )
     except ValueError as error:
         raise DataError(
-            f"{path}: signal line {line!r} is not 'FILE FORMAT GAIN(BASELINE)/UNIT BITS ZERO FIRST SUM "
-            f"BLOCK NAME': "
-            f"{error}"
+            f"{path}: signal line {line!r} is not "
+            f"'FILE FORMAT GAIN(BASELINE)/UNIT BITS ZERO FIRST SUM BLOCK NAME': {error}"
         ) from None
 
 
@@ -266,7 +261,7 @@ def to_physical(digital: NDArray[np.int16], header: Header) -> NDArray[np.float3
 
 
 def _read_format_16(header: Header) -> NDArray[np.int16]:
-    """Read every file of a record whose signals are all in format 16 with one sample per frame and no skew."""
+    """All files of a record whose signals are in format 16, one sample per frame, no skew."""
     rows_of_file: dict[str, list[int]] = {}
     for row, signal in enumerate(header.signals):
         rows_of_file.setdefault(signal.file_name, []).append(row)
@@ -300,9 +295,8 @@ def _read_file_16(header: Header, name: str, num_signals: int, offset: int) -> N
     num_samples = num_frames if header.num_samples is None else header.num_samples
     if num_frames < num_samples or num_samples < 1:
         raise DataError(
-            f"{path}: truncated: {len(content)} bytes hold {max(num_frames, 0)} samples of "
-            f"{num_signals} leads, "
-            f"the header says {num_samples}; fetch the file again"
+            f"{path}: truncated: {len(content)} bytes hold {max(num_frames, 0)} samples of {num_signals} "
+            f"leads, the header says {num_samples}; fetch the file again"
         )
     samples = np.frombuffer(content, np.dtype("<i2"), num_samples * num_signals, offset)
     return samples.reshape(num_samples, num_signals)
@@ -348,8 +342,7 @@ def _verify(digital: NDArray[np.int16], header: Header) -> None:
         if checksum is not None and (total - checksum) & 0xFFFF:
             raise DataError(
                 f"{header.path}: lead {name}: the samples sum to {total}, the header's checksum is "
-                f"{checksum}: "
-                "the signal file is corrupt; fetch it again"
+                f"{checksum}: the signal file is corrupt; fetch it again"
             )
         if first_value is not None and first_value != first:
             raise DataError(

@@ -24,8 +24,9 @@ from fairseq_ecg.data.wfdb_format import SignalHeader, read_physical
 from fairseq_ecg.errors import DataError
 
 PLAUSIBLE_MV = (0.25, 8.0)
-"""Where the median over leads of a record's largest minus smallest value lies: 0.7 to 4 mV in the 184 records of
-PTB-XL, CPSC, Georgia, Chapman-Shaoxing, Ningbo, LUDB and MIT-BIH this was set on, with room on both sides."""
+"""Where the median over leads of a record's largest minus smallest value lies: 0.7 to 4 mV in the 184 records
+of PTB-XL, CPSC, Georgia, Chapman-Shaoxing, Ningbo, LUDB and MIT-BIH this was set on, with room on both
+sides."""
 
 _COMMENT = re.compile(r"<?(age|sex|dx|patient)>?\s*:\s*(.*)", re.IGNORECASE)
 _SEX = {"male": "male", "m": "male", "female": "female", "f": "female"}

@@ -37,8 +37,7 @@ def read_record(
             samples count ``unit``).
         sampling_rate: Hz; required for .npy and .csv.
         leads: names of the signals in their order; required unless the file names them. A .mat of 12 leads is
-        in
-            the standard order by definition of its format.
+            in the standard order by definition of its format.
         unit: of the stored numbers; required but for .hea and .mat (mV by definition of its format).
 
     Raises:
