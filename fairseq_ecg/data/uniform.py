@@ -46,14 +46,12 @@ class Uniform:
 
     def __init__(self, seed: int, operation: str) -> None:
         self._key = mix(mix(seed & _MASK) + text_key(operation) & _MASK)
-        self._steps: NDArray[np.uint64] = np.zeros((1, 0), dtype=np.uint64)
 
     def __call__(self, keys: Keys, count: int) -> NDArray[np.float64]:
         """(B, count) float64: row b is a function of its own key alone."""
         stream = self._streams(keys.epoch, keys.index, keys.view)
-        if self._steps.shape[1] != count:
-            self._steps = np.arange(1, count + 1, dtype=np.uint64)[None, :] * np.uint64(_GAMMA)
-        value = mix_array(stream[:, None] + self._steps)  # (B, count)
+        steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GAMMA)
+        value = mix_array(stream[:, None] + steps)  # (B, count)
         value >>= np.uint64(11)
         return value.astype(np.float64) * 2.0**-53
 
