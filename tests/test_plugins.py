@@ -61,7 +61,8 @@ def test_a_user_folder_is_imported_with_its_modules_and_sub_packages(tmp_path):
             "__init__.py": "",
             "encoder.py": MODEL.format(name="user_folder_model"),
             "models/__init__.py": "",
-            "models/deep.py": "from my_ecg_plugin.encoder import Mine\n" + MODEL.format(name="user_deep_model"),
+            "models/deep.py": "from my_ecg_plugin.encoder import Mine\n"
+            + MODEL.format(name="user_deep_model"),
         },
     )
     plugins.load_user_dir(path)
@@ -127,7 +128,9 @@ def test_a_broken_module_is_named_at_once_and_fatal_only_when_used(tmp_path, cap
         plugins.load_user_dir(path)
     assert "my_half_broken.bad failed to import: ModuleNotFoundError" in caplog.text
     assert MODELS.get("half_good_model").name == "half_good_model"
-    with pytest.raises(ConfigError, match=r"unknown model 'half_bad_model'.*my_half_broken\.bad failed to import"):
+    with pytest.raises(
+        ConfigError, match=r"unknown model 'half_bad_model'.*my_half_broken\.bad failed to import"
+    ):
         MODELS.get("half_bad_model")
 
 

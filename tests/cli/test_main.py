@@ -36,7 +36,9 @@ def test_the_commands_are_the_files_of_the_folder():
         assert callable(importlib.import_module(f"fairseq_ecg.cli.{command}").main)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["validate", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["validate", "--help"], ["--version"]]
+)
 def test_help_imports_no_torch(arguments):
     program = (
         "import sys; from fairseq_ecg.cli.main import main; status = main(sys.argv[1:]);"

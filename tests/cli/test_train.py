@@ -80,7 +80,10 @@ def test_cfg_job_prints_the_finished_yaml_and_needs_no_data(runs, capsys):
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["model"]["encoder_embed_dim"] == 16
     assert shown["model"]["logit_temp"] == 0.1
-    assert shown["optimizer"] | {"_name": "adam", "adam_betas": [0.9, 0.98], "adam_eps": 1e-6} == shown["optimizer"]
+    assert (
+        shown["optimizer"] | {"_name": "adam", "adam_betas": [0.9, 0.98], "adam_eps": 1e-6}
+        == shown["optimizer"]
+    )
     assert runs == []
 
 
@@ -92,7 +95,12 @@ def test_help_teaches_the_grammar_and_lists_the_packaged_recipes(capsys):
 
 
 def test_a_multirun_trains_each_combination_in_its_own_folder_and_ends_with_a_table(runs, capsys, tmp_path):
-    argv = ["task.data=here", f"checkpoint.save_dir={tmp_path}/sweep", "optimization.lr=0.1,0.2", "common.seed=1,2"]
+    argv = [
+        "task.data=here",
+        f"checkpoint.save_dir={tmp_path}/sweep",
+        "optimization.lr=0.1,0.2",
+        "common.seed=1,2",
+    ]
     assert main(["train", "-m", *argv, *RECIPE, *SMALL]) == 0
     assert [(cfg.optimization.lr, cfg.common.seed) for cfg in runs] == [
         ([0.1], 1),
@@ -111,7 +119,11 @@ def test_a_multirun_trains_each_combination_in_its_own_folder_and_ends_with_a_ta
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == ["save_dir", "overrides", "result"]
     assert [row.split()[1:] for row in rows] == [
-        [f"optimization.lr={cfg.optimization.lr[0]}", f"common.seed={cfg.common.seed}", f"valid_loss={cfg.optimization.lr[0]:g}"]
+        [
+            f"optimization.lr={cfg.optimization.lr[0]}",
+            f"common.seed={cfg.common.seed}",
+            f"valid_loss={cfg.optimization.lr[0]:g}",
+        ]
         for cfg in runs
     ]
 
@@ -119,9 +131,12 @@ def test_a_multirun_trains_each_combination_in_its_own_folder_and_ends_with_a_ta
 def test_a_folder_name_of_a_multirun_is_safe_whatever_was_swept(runs):
     assert main(["train", "-m", "task.data='a/b','c:d'", "optimization.lr=[1],[2]", *RECIPE]) == 0
     names = [Path(cfg.checkpoint.save_dir).name for cfg in runs]
-    assert names == ["00-data=a_b,lr=_1", "01-data=a_b,lr=_2", "02-data=c_d,lr=_1", "03-data=c_d,lr=_2"] or all(
-        set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789=,_-") for name in names
-    )
+    assert names == [
+        "00-data=a_b,lr=_1",
+        "01-data=a_b,lr=_2",
+        "02-data=c_d,lr=_1",
+        "03-data=c_d,lr=_2",
+    ] or all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789=,_-") for name in names)
     assert len(set(names)) == 4
 
 
