@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_ecg.data.synthetic import DIAGNOSES
 from fairseq_ecg.errors import DataError, nearest
 
-BUILT_IN = {"cinc2020": "2020", "cinc2021": "2021"}
+BUILT_IN = ("cinc2020", "cinc2021", "synthetic")
 
 COLUMNS = ("index", "name", "codes", "description")
 """Of a ``label_def.csv``; ``codes`` are joined by ``|``."""
 
-# The 2020 table lists the codes of these pairs as separate rows; its rules score them as one class, at the place
-# of the first. The 2021 table has them joined already.
+# The 2020 table lists the codes of these pairs as separate rows; its rules score them as one class, at the
+# place of the first. The 2021 table has them joined already.
 _EQUIVALENT_2020 = {"59118001": "713427006", "63593006": "284470004", "17338001": "427172004"}
 
 
@@ -68,13 +69,16 @@ class LabelDefinition:
 
 
 def label_definition(name_or_path: str | Path) -> LabelDefinition:
-    """A built-in definition (``cinc2021``, ``cinc2020``) or one read from a ``label_def.csv``.
+    """A built-in definition (``cinc2021``, ``cinc2020``, ``synthetic``) or one read from a ``label_def.csv``.
 
     Raises:
-        DataError: neither such a name nor such a file, or the file is not as documented in manifests/README.md.
+        DataError: neither such a name nor such a file, or the file is not as documented in
+        manifests/README.md.
     """
+    if str(name_or_path) == "synthetic":
+        return _synthetic()
     if str(name_or_path) in BUILT_IN:
-        return _challenge(BUILT_IN[str(name_or_path)])
+        return _challenge(str(name_or_path).removeprefix("cinc"))
     path = Path(name_or_path)
     if not path.is_file():
         raise DataError(
@@ -89,7 +93,9 @@ def _read(path: Path) -> LabelDefinition:
         reader = csv.DictReader(file)
         if missing := {"name", "codes"} - set(reader.fieldnames or ()):
             raise DataError(f"{path}: no column {sorted(missing)}; the columns are {','.join(COLUMNS)}")
-        names, codes, descriptions = [], [], []
+        names: list[str] = []
+        codes: list[frozenset[str]] = []
+        descriptions: list[str] = []
         for row in reader:
             line = f"{path}:{reader.line_num}"
             if row.get("index") not in (None, "", str(len(names))):
@@ -103,6 +109,12 @@ def _read(path: Path) -> LabelDefinition:
     if not names:
         raise DataError(f"{path}: no class in it")
     return LabelDefinition(tuple(names), tuple(codes), tuple(descriptions))
+
+
+def _synthetic() -> LabelDefinition:
+    """The diagnoses of the synthetic corpus, those that the challenges do not score included."""
+    codes, descriptions = zip(*DIAGNOSES.values(), strict=True)
+    return LabelDefinition(tuple(DIAGNOSES), tuple(frozenset([code]) for code in codes), descriptions)
 
 
 def _challenge(year: str) -> LabelDefinition:

@@ -19,8 +19,8 @@ from fairseq_ecg.errors import DataError, nearest
 FRANK_LEADS = ("VX", "VY", "VZ")
 EXTRA_LEADS = ("V3R", "V4R", "V5R", "V7", "V8", "V9")
 
-# MLII and its kin are the names of Holter recordings (MIT-BIH): electrodes moved to the torso, read as the limb
-# lead they approximate. D1 D2 D3 are the Portuguese, French and Spanish names of I II III (CODE-15).
+# MLII and its kin are the names of Holter recordings (MIT-BIH): electrodes moved to the torso, read as the
+# limb lead they approximate. D1 D2 D3 are the Portuguese, French and Spanish names of I II III (CODE-15).
 _ALIASES = {"MLI": "I", "MLII": "II", "MLIII": "III", "MV1": "V1", "D1": "I", "D2": "II", "D3": "III"}
 _LEADS = {name.upper(): name for name in (*STANDARD_LEADS, *FRANK_LEADS, *EXTRA_LEADS)}
 
@@ -127,7 +127,8 @@ def derive_lead(lead: str, i: NDArray[np.float32], ii: NDArray[np.float32]) -> N
 
 
 def arrange_leads(signal: NDArray[np.float32], leads: Sequence[str], wanted: Sequence[str]) -> Arrangement:
-    """Select and reorder leads by name; derive limb leads where I and II allow it; fill the others with zeros.
+    """Select and reorder leads by name; derive limb leads where I and II allow it; fill the others with
+    zeros.
 
     Args:
         signal: (L, T), mV.

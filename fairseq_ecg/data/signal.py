@@ -29,10 +29,10 @@ def resampled_length(num_samples: int, rate: int, new_rate: int) -> int:
 def resample(signal: Signal, rate: int, new_rate: int, method: Resampling = Resampling.POLYPHASE) -> Signal:
     """Change the sampling rate.
 
-    ``polyphase`` filters against aliasing (Kaiser window, zero phase), with a straight line from first to last
-    sample taken out so that an offset rings at neither end. ``linear`` is fairseq-signals' interpolation, which
-    does not filter and stretches the grid a little: new sample j is read at old position j N / N' scaled to end
-    on the last sample, i.e. new positions linspace(0, N' - 1, N) hold the old samples.
+    ``polyphase`` filters against aliasing (Kaiser window, zero phase), with a straight line from first to
+    last sample taken out so that an offset rings at neither end. ``linear`` is fairseq-signals'
+    interpolation, which does not filter and stretches the grid a little: new sample j is read at old position
+    j N / N' scaled to end on the last sample, i.e. new positions linspace(0, N' - 1, N) hold the old samples.
 
     Shape:
         signal: (L, T) without NaN; returns (L, T * new_rate // rate) float32.

@@ -1,7 +1,7 @@
 """WFDB headers and samples: a fast path for format 16, the ``wfdb`` package for every other format.
 
-Format: the PhysioNet documents header(5) and signal(5). Format 16 is little-endian int16 with the samples of all
-signals of a file interleaved; the challenge's MATLAB v4 files are format 16 after 24 bytes (``16+24``).
+Format: the PhysioNet documents header(5) and signal(5). Format 16 is little-endian int16 with the samples of
+all signals of a file interleaved; the challenge's MATLAB v4 files are format 16 after 24 bytes (``16+24``).
 Shapes use L lead (signal), T time.
 """
 
@@ -27,9 +27,8 @@ INVALID = -32768
 _STORAGE = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?")
 _GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(([-+]?\d+)\))?(?:/(\S+))?")
 _DATE = re.compile(r"(\d{1,2})[/-](?:(\d{1,2})|([A-Za-z]{3}))[/-](\d{4})")
-_MONTHS = {
-    name: number for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)
-}
+_MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
 
 
 class Storage(NamedTuple):
@@ -42,7 +41,7 @@ class Storage(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """From ADC units to physical ones: the third field, ``gain(baseline)/unit``, and the fifth, the ADC zero."""
+    """From ADC units to physical ones: the fields ``gain(baseline)/unit`` and ADC zero."""
 
     gain: float
     """ADC units per ``unit``."""
@@ -120,8 +119,8 @@ def _parse_signal(line: str, path: Path) -> SignalHeader:
         )
     except ValueError as error:
         raise DataError(
-            f"{path}: signal line {line!r} is not 'FILE FORMAT GAIN(BASELINE)/UNIT BITS ZERO FIRST SUM BLOCK NAME': "
-            f"{error}"
+            f"{path}: signal line {line!r} is not "
+            f"'FILE FORMAT GAIN(BASELINE)/UNIT BITS ZERO FIRST SUM BLOCK NAME': {error}"
         ) from None
 
 
@@ -243,8 +242,8 @@ def read_physical(path: Path | str) -> tuple[NDArray[np.float32], Header]:
 def to_physical(digital: NDArray[np.int16], header: Header) -> NDArray[np.float32]:
     """(value - baseline) / gain per signal, NaN for the value that marks a missing sample.
 
-    The quotient is rounded once to float32: a 17-bit difference and a gain that float32 holds exactly are divided
-    in float32, any other gain in float64.
+    The quotient is rounded once to float32: a 17-bit difference and a gain that float32 holds exactly are
+    divided in float32, any other gain in float64.
     """
     gain = np.array([[signal.calibration.gain] for signal in header.signals], np.float64)
     gain32 = gain.astype(np.float32)
@@ -262,7 +261,7 @@ def to_physical(digital: NDArray[np.int16], header: Header) -> NDArray[np.float3
 
 
 def _read_format_16(header: Header) -> NDArray[np.int16]:
-    """Read every file of a record whose signals are all in format 16 with one sample per frame and no skew."""
+    """All files of a record whose signals are in format 16, one sample per frame, no skew."""
     rows_of_file: dict[str, list[int]] = {}
     for row, signal in enumerate(header.signals):
         rows_of_file.setdefault(signal.file_name, []).append(row)
@@ -296,8 +295,8 @@ def _read_file_16(header: Header, name: str, num_signals: int, offset: int) -> N
     num_samples = num_frames if header.num_samples is None else header.num_samples
     if num_frames < num_samples or num_samples < 1:
         raise DataError(
-            f"{path}: truncated: {len(content)} bytes hold {max(num_frames, 0)} samples of {num_signals} leads, "
-            f"the header says {num_samples}; fetch the file again"
+            f"{path}: truncated: {len(content)} bytes hold {max(num_frames, 0)} samples of {num_signals} "
+            f"leads, the header says {num_samples}; fetch the file again"
         )
     samples = np.frombuffer(content, np.dtype("<i2"), num_samples * num_signals, offset)
     return samples.reshape(num_samples, num_signals)
@@ -320,7 +319,8 @@ def _wfdb_record(header: Header, *, physical: bool):  # type: ignore[no-untyped-
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: named by {header.path.name}, does not exist") from None
     except Exception as error:
-        # wfdb raises whatever its parsing ran into; each means that the files do not hold what the header says.
+        # wfdb raises whatever its parsing ran into; each means that the files do not hold what the header
+        # says.
         reason = " ".join(str(error).split())
         raise DataError(f"{header.path}: wfdb cannot read it: {type(error).__name__}: {reason}") from error
 
@@ -341,8 +341,8 @@ def _verify(digital: NDArray[np.int16], header: Header) -> None:
         # Compared modulo 65536: FLAC headers write the checksum unsigned.
         if checksum is not None and (total - checksum) & 0xFFFF:
             raise DataError(
-                f"{header.path}: lead {name}: the samples sum to {total}, the header's checksum is {checksum}: "
-                "the signal file is corrupt; fetch it again"
+                f"{header.path}: lead {name}: the samples sum to {total}, the header's checksum is "
+                f"{checksum}: the signal file is corrupt; fetch it again"
             )
         if first_value is not None and first_value != first:
             raise DataError(

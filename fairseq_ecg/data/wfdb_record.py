@@ -1,8 +1,8 @@
 """WFDB records with challenge comments as ``Record``: what the readers of WFDB folders share.
 
-Comments come in two dialects, ``#Dx: 426783006`` (original challenge files) and ``# Dx: 426783006`` (PhysioNet
-release 1.0.3), and are matched without regard to case (PTB writes ``# age: 81``). An own line, ``# Patient: ID``,
-names the patient where the source knows one; without it every record is its own patient.
+Comments come in two dialects, ``#Dx: 426783006`` (original challenge files) and ``# Dx: 426783006``
+(PhysioNet release 1.0.3), and are matched without regard to case (PTB writes ``# age: 81``). An own line, ``#
+Patient: ID``, names the patient where the source knows one; without it every record is its own patient.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from fairseq_ecg.data.wfdb_format import SignalHeader, read_physical
 from fairseq_ecg.errors import DataError
 
 PLAUSIBLE_MV = (0.25, 8.0)
-"""Where the median over leads of a record's largest minus smallest value lies: 0.7 to 4 mV in the 184 records of
-PTB-XL, CPSC, Georgia, Chapman-Shaoxing, Ningbo, LUDB and MIT-BIH this was set on, with room on both sides."""
+"""Where the median over leads of a record's largest minus smallest value lies: 0.7 to 4 mV in the 184 records
+of PTB-XL, CPSC, Georgia, Chapman-Shaoxing, Ningbo, LUDB and MIT-BIH this was set on, with room on both
+sides."""
 
 _COMMENT = re.compile(r"<?(age|sex|dx|patient)>?\s*:\s*(.*)", re.IGNORECASE)
 _SEX = {"male": "male", "m": "male", "female": "female", "f": "female"}
@@ -108,8 +109,8 @@ def parse_comments(comments: Sequence[str]) -> Comments:
 def read_wfdb_record(path: Path | str, *, source: str = "") -> Record:
     """Read a WFDB record: samples in mV under the package's lead names, and what the comments say.
 
-    Signals that are no voltage (pressure, respiration) are left out with a note. A gain is never corrected; an
-    amplitude no ECG has is noted.
+    Signals that are no voltage (pressure, respiration) are left out with a note. A gain is never corrected;
+    an amplitude no ECG has is noted.
 
     Args:
         path: of the ``.hea`` file.

@@ -32,12 +32,12 @@ def read_record(
 
     Args:
         path: ``.hea`` (WFDB; the signal files lie beside it), ``.mat`` (fairseq-signals: ``feats``,
-            ``curr_sample_rate``), ``.npy`` (lead, time), ``.csv`` (a row per time, a column per lead, lead names
-            in the first row or in ``leads``), ``.wav`` or ``.flac`` (a channel per lead; integer samples count
-            ``unit``).
+            ``curr_sample_rate``), ``.npy`` (lead, time), ``.csv`` (a row per time, a column per lead, lead
+            names in the first row or in ``leads``), ``.wav`` or ``.flac`` (a channel per lead; integer
+            samples count ``unit``).
         sampling_rate: Hz; required for .npy and .csv.
-        leads: names of the signals in their order; required unless the file names them. A .mat of 12 leads is in
-            the standard order by definition of its format.
+        leads: names of the signals in their order; required unless the file names them. A .mat of 12 leads is
+            in the standard order by definition of its format.
         unit: of the stored numbers; required but for .hea and .mat (mV by definition of its format).
 
     Raises:

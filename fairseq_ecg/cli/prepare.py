@@ -1,0 +1,228 @@
+"""``fairseq-ecg prepare``: raw records of any known source to a prepared store."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+import time
+import types
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING, Field, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from fairseq_ecg.errors import ConfigError
+from fairseq_ecg.registry import READERS, Entry
+
+if TYPE_CHECKING:
+    from fairseq_ecg.data.prepare import Prepared
+
+EXAMPLES = """examples:
+  fairseq-ecg prepare synthetic raw/synthetic stores/synthetic --num-patients 64 --seed 0
+  fairseq-ecg prepare physionet2021 physionet2021/training stores/cinc2021
+  fairseq-ecg prepare physionet2021 physionet2021/training stores/georgia --databases georgia
+  fairseq-ecg prepare physionet2021 records stores/two_leads --leads I,II --sampling-rate 250
+
+What is left out or repaired is listed in STORE_DIR/rejected.tsv with its reason. The policies:
+  error  stop at the first such record
+  skip   leave the record out
+  zero   keep the record; the missing samples or the lead become 0 mV and the record is flagged
+'fairseq-ecg prepare SOURCE --help' also shows the options of that source."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """fairseq-ecg prepare SOURCE RAW_DIR STORE_DIR [options]"""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _load_readers(arguments)
+    # The options of the reader that is named join the parser, so that --help shows them.
+    named = next((word for word in arguments if word in READERS), None)
+    options = _parser(READERS.get(named) if named else None).parse_args(arguments)
+    entry = READERS.get(options.source)
+
+    from fairseq_ecg.data.prepare import Policy, PrepareOptions, prepare
+    from fairseq_ecg.data.signal import Resampling
+
+    config = _reader_config(entry, options)
+    how = PrepareOptions(
+        sampling_rate=options.sampling_rate,
+        leads=tuple(options.leads),
+        resample=Resampling(options.resample),
+        policy_nan=Policy(options.policy_nan),
+        policy_flat=Policy(options.policy_flat),
+        policy_missing=Policy(options.policy_missing),
+        policy_unreadable=Policy(options.policy_unreadable),
+    )
+    report = prepare(
+        READERS.build(entry.name, config),
+        options.raw_dir,
+        options.store_dir,
+        how,
+        overwrite=options.overwrite,
+        num_workers=options.num_workers,
+        choices={"reader": entry.name, **{f"reader_{key}": value for key, value in vars(config).items()}},
+        progress=_show_progress,
+    )
+    print(f"{options.store_dir}: {report.summary()}")
+    if report.findings:
+        print(f"what was left out, repaired or odd: {options.store_dir / 'rejected.tsv'}")
+    print(f"next: fairseq-ecg manifest split {options.store_dir} MANIFEST_DIR")
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake as every other one is reported: one line by the command's dispatcher."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see: fairseq-ecg prepare --help")
+
+
+def _load_readers(arguments: Sequence[str]) -> None:
+    """Import built-in and installed readers, and those of ``--user-dir``."""
+    from fairseq_ecg import plugins
+
+    early = _Parser(add_help=False, allow_abbrev=False)
+    early.add_argument("--user-dir", type=Path)
+    plugins.load_all(early.parse_known_args(arguments)[0].user_dir)
+
+
+def _parser(entry: Entry | None) -> argparse.ArgumentParser:
+    from fairseq_ecg.contracts import STANDARD_LEADS
+    from fairseq_ecg.data.prepare import Policy
+    from fairseq_ecg.data.signal import Resampling
+
+    parser = _Parser(
+        prog="fairseq-ecg prepare",
+        description="Read raw ECG records once, verified, into a store that training reads fast.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    sources = "; ".join(f"{known.name}: {known.summary}" for known in READERS)
+    parser.add_argument("source", metavar="SOURCE", help=sources.replace("%", "%%"))
+    parser.add_argument("raw_dir", metavar="RAW_DIR", type=Path, help="folder with the raw records")
+    parser.add_argument("store_dir", metavar="STORE_DIR", type=Path, help="folder to make")
+    parser.add_argument(
+        "--sampling-rate", type=int, default=500, metavar="HZ", help="of the store (default 500)"
+    )
+    parser.add_argument(
+        "--leads",
+        type=_comma_list,
+        default=list(STANDARD_LEADS),
+        metavar="NAMES",
+        help="of the store, in order (default I,II,III,aVR,aVL,aVF,V1,...,V6)",
+    )
+    parser.add_argument(
+        "--resample",
+        choices=[str(method) for method in Resampling],
+        default="polyphase",
+        help="polyphase filters against aliasing (default); linear is fairseq-signals' interpolation",
+    )
+    for name, default, text in (
+        ("nan", "skip", "a lead with missing samples"),
+        ("flat", "zero", "a constant lead"),
+        ("missing", "zero", "a lead the record does not have"),
+        ("unreadable", "skip", "a missing, truncated, corrupt or duplicate record"),
+    ):
+        choices = [str(policy) for policy in Policy if name != "unreadable" or policy is not Policy.ZERO]
+        parser.add_argument(
+            f"--policy-{name}", choices=choices, default=default, help=f"{text} (default {default})"
+        )
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run has written")
+    parser.add_argument(
+        "--num-workers", type=int, default=0, metavar="N", help="threads that read ahead (default 0)"
+    )
+    parser.add_argument("--user-dir", type=Path, metavar="PATH", help="folder or file with your readers")
+    if entry is not None:
+        _add_reader_options(parser, entry)
+    return parser
+
+
+def _comma_list(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _add_reader_options(parser: argparse.ArgumentParser, entry: Entry) -> None:
+    """An option per field of the reader's config; a field named like a common option shares its value."""
+    kinds = typing.get_type_hints(entry.config)
+    documentation = _field_documentation(entry.config)
+    group = parser.add_argument_group(f"options of {entry.name}")
+    for item in fields(entry.config):
+        if parser.get_default(item.name) is not None:
+            continue
+        default = _default(item)
+        shown = ",".join(default) or "none" if isinstance(default, list) else default
+        text = f"{documentation.get(item.name, '')} (default {shown})".replace("%", "%%").strip()
+        flag = f"--{item.name.replace('_', '-')}"
+        if kinds[item.name] is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+        else:
+            group.add_argument(flag, type=_converter(kinds[item.name], item.name), default=default, help=text)
+
+
+def _converter(kind: Any, name: str) -> Any:
+    """The function that makes a field's value of a word of the command line."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    if typing.get_origin(kind) is list:
+        convert = typing.get_args(kind)[0]
+        return lambda text: [convert(part) for part in _comma_list(text)]
+    if kind in (int, float, str, Path):
+        return kind
+    raise ConfigError(f"option {name} has type {kind}, which a command line cannot give")
+
+
+def _default(item: Field[Any]) -> Any:
+    if item.default is not MISSING:
+        return item.default
+    return None if item.default_factory is MISSING else item.default_factory()
+
+
+def _field_documentation(config: type[Any]) -> dict[str, str]:
+    """The string under each field of a config dataclass."""
+    import ast
+    import textwrap
+
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(config)))
+    except (OSError, TypeError):  # made in a notebook or at run time: no source, no texts
+        return {}
+    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+    found = {}
+    for statement, following in pairwise(body):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+        ):
+            found[statement.target.id] = " ".join(str(following.value.value).split())
+    return found
+
+
+def _reader_config(entry: Entry, options: argparse.Namespace) -> Any:
+    return entry.config(**{item.name: getattr(options, item.name) for item in fields(entry.config)})
+
+
+def _show_progress(total: int, prepared: Iterable[Prepared]) -> Iterator[Prepared]:
+    """A bar on a terminal, a plain line every ten seconds otherwise; both to stderr."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(prepared, total=total, unit="record", file=sys.stderr)
+        return
+    start = shown = time.monotonic()
+    for count, result in enumerate(prepared, 1):
+        yield result
+        now = time.monotonic()
+        if now - shown >= 10:
+            shown = now
+            rate = count / (now - start)
+            left = (total - count) / rate
+            print(
+                f"{count}/{total} records, {rate:.0f} records/s, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
