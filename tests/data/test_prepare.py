@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from wfdb_files import samples, write_record
 
 from fairseq_ecg.contracts import STANDARD_LEADS, Record
 from fairseq_ecg.data.prepare import Policy, PrepareOptions, prepare
@@ -14,6 +13,7 @@ from fairseq_ecg.data.readers.physionet2021 import PhysioNet2021, PhysioNet2021C
 from fairseq_ecg.data.signal import Resampling, resample
 from fairseq_ecg.data.store import Store
 from fairseq_ecg.errors import ConfigError, DataError
+from tests.data.wfdb_files import samples, write_record
 
 READER = PhysioNet2021(PhysioNet2021Config())
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from wfdb_files import LEADS, samples, write_record
 
 from fairseq_ecg.data.wfdb_format import parse_header, read_digital, read_header, read_physical
 from fairseq_ecg.errors import DataError
+from tests.data.wfdb_files import LEADS, samples, write_record
 
 REAL_FOLDERS = (
     "cinc2021",

@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 import pytest
-from wfdb_files import samples, write_record
 
 from fairseq_ecg.data.wfdb_record import find_headers, parse_comments, read_wfdb_record
 from fairseq_ecg.errors import DataError
+from tests.data.wfdb_files import samples, write_record
 
 
 @pytest.mark.parametrize("space", ["", " "])

@@ -1,17 +1,12 @@
 """The reader's benchmark compares what it says and refuses to time readers that disagree."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-
-import bench_reader
-
 from fairseq_ecg.data.readers.synthetic import SyntheticConfig, write_corpus
 from fairseq_ecg.errors import DataError
+from tools import bench_reader
 
 
 @pytest.fixture
