@@ -129,6 +129,8 @@ def test_help_teaches_with_examples_and_knows_the_sources(capsys):
         (["synthetic", "raw", "store", "--policy-nan", "drop"], "invalid choice: 'drop'"),
         (["synthetic", "raw", "store", "--policy-unreadable", "zero"], "invalid choice: 'zero'"),
         (["synthetic", "raw", "store", "--num-patients", "0"], "num_patients=0"),
+        (["synthetic", "raw", "store", "--num-workers", "-1"], "num_workers=-1"),
+        (["synthetic", "raw", "store", "--sampling-rate", "0"], "sampling_rate=0"),
     ],
 )
 def test_a_wrong_command_line_is_one_clear_error(tmp_path, monkeypatch, arguments, reason):
@@ -145,3 +147,9 @@ def test_progress_is_plain_lines_without_a_terminal(tmp_path, capsys, monkeypatc
     main(["synthetic", str(tmp_path / "raw"), str(tmp_path / "store"), *SYNTHETIC])
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("2/") and "records/s" in line and "s left" in line for line in lines)
+
+
+def test_progress_is_a_bar_on_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    main(["synthetic", str(tmp_path / "raw"), str(tmp_path / "store"), *SYNTHETIC])
+    assert "100%" in capsys.readouterr().err
