@@ -194,8 +194,8 @@ class Model(Protocol):
     def before_update(self, num_updates: int) -> None:
         """Set what changes with time (temperature, frozen parts) before update ``num_updates``, from 0."""
 
-    def after_update(self, num_updates: int) -> None:
-        """React to a finished, not skipped, update (EMA teacher)."""
+    def after_update(self, num_updates: int, skipped: Tensor) -> None:
+        """React to an update (EMA teacher). ``skipped``: () float32 device flag, 1 when nothing changed."""
 
 
 class Metric(Protocol):

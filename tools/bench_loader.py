@@ -2,8 +2,8 @@
 
     python tools/bench_loader.py [--num-records 2000] [--batch-size 128] [--num-pairs 7]
 
-Timed is the whole ``for batch in loader`` of three epochs: keys drawn and shuffled, lead masks drawn, segments
-gathered and handed out; in the float32 lines also dequantisation and the masking, up to the model's input.
+Timed is the whole ``for batch in loader`` of three epochs: keys drawn and shuffled, lead masks drawn,
+segments gathered and handed out; in the float32 lines also dequantisation and masking, up to the model's input.
 All on one core unless --num-workers says otherwise, from the page cache, 12 leads x 2500 samples at 500 Hz.
 Each pair times baseline and ours one after the other; the ratio is taken within the pair.
 
@@ -111,12 +111,11 @@ class LoaderRate:
         start = time.perf_counter()
         for _ in range(NUM_EPOCHS):
             self.epoch += 1
-            options = {"epoch": self.epoch, "num_workers": self.num_workers}
-            with Loader(self.dataset, self.sampler, **options) as loader:
-                for batch in loader:
-                    if kind == "float32":
-                        batch = prepare_source(batch, self.dataset.pipeline, "none", train=True)
-                    count += len(batch)
+            loader = Loader(self.dataset, self.sampler, epoch=self.epoch, num_workers=self.num_workers)
+            for batch in loader:
+                if kind == "float32":
+                    batch = prepare_source(batch, self.dataset.pipeline, "none", train=True)
+                count += len(batch)
         return count / (time.perf_counter() - start)
 
 

@@ -47,9 +47,8 @@ class Block:
 class SegmentSource(Protocol):
     """What the dataset asks of a place where samples come from."""
 
-    @property
-    def sampling_rate(self) -> int | None:
-        """Hz; None when only the files themselves know."""
+    sampling_rate: int
+    """Hz."""
 
     def gather(self, rows: NDArray[np.int64], skip: NDArray[np.int64], num_samples: int) -> Block:
         """Cut ``num_samples`` samples, ``skip`` samples behind the start of each row's segment.
@@ -211,9 +210,27 @@ class FileSegments:
     def __init__(self, manifest: Manifest, leads: Sequence[str], sampling_rate: int | None) -> None:
         assert manifest.files is not None
         self.manifest = manifest
-        self.sampling_rate = sampling_rate
         self._files = manifest.files
         self._wanted = tuple(leads)
+        self.sampling_rate = self._first_rate() if sampling_rate is None else sampling_rate
+
+    def _first_rate(self) -> int:
+        """The rate of the first file that can be read; the others must have the same."""
+        for row in range(self.manifest.num_rows):
+            path = self.manifest.root / self._files[row]
+            try:
+                rate = (
+                    read_mat_segment(path).sampling_rate
+                    if self.manifest.is_legacy
+                    else self._read_record(path, row).sampling_rate
+                )
+            except DataError as error:
+                failure = error
+                continue
+            if rate is None:
+                raise DataError(f"{path} does not say its sampling rate; give task.sample_rate=HZ")
+            return rate
+        raise failure
 
     def gather(self, rows: NDArray[np.int64], skip: NDArray[np.int64], num_samples: int) -> Block:
         source = np.zeros((len(rows), len(self._wanted), num_samples), dtype=np.float32)
@@ -298,7 +315,7 @@ class FileSegments:
         )
 
     def _check_rate(self, found: int | None, path: Path) -> None:
-        if self.sampling_rate is not None and found is not None and found != self.sampling_rate:
+        if found is not None and found != self.sampling_rate:
             raise DataError(_rate_message(path, found, self.sampling_rate))
 
 

@@ -1,0 +1,101 @@
+"""The ``fairseq-ecg`` command: finds a sub-command, runs it, and turns a user's mistake into one line.
+
+A sub-command is a module of this folder with ``main(argv) -> int``; the first line of its docstring is its
+help. Help is read from the sources, so that it needs neither torch nor any plugin.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fairseq_ecg import __version__
+from fairseq_ecg.errors import FairseqEcgError, nearest
+
+GROUPS = {
+    "Data": ("prepare", "manifest", "labels"),
+    "Training": ("train", "validate", "convert"),
+    "Using models": ("evaluate", "embed", "infer", "report"),
+    "Finding your way": ("list", "demo"),
+}
+"""Heading -> commands in the order of the help; a command named nowhere comes last, under ``More``."""
+
+USAGE = """fairseq-ecg: self-supervised learning on electrocardiograms
+
+usage: fairseq-ecg COMMAND [ARGUMENTS]      fairseq-ecg COMMAND --help      fairseq-ecg --version
+"""
+
+EXAMPLE = """From raw records to a score:
+  fairseq-ecg prepare physionet2021 RAW_DIR data/store
+  fairseq-ecg manifest split data/store data/manifest --labels cinc2021
+  fairseq-ecg train task.data=data/manifest checkpoint.save_dir=runs/pretrained --config-name w2v_cmsc_rlm
+  fairseq-ecg train task.data=data/manifest +task.label_file=data/manifest/y.npy \\
+      model.model_path=runs/pretrained/checkpoints/checkpoint_last checkpoint.save_dir=runs/diagnosis \\
+      criterion.report_cinc_score=True --config-name diagnosis
+  fairseq-ecg evaluate runs/diagnosis/checkpoints/checkpoint_best --data data/manifest --labels cinc2021 \\
+      --protocol linear --out runs/scores
+
+No data at hand? `fairseq-ecg demo` walks this path on synthetic records in a few minutes."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``fairseq-ecg COMMAND ARGUMENTS``; returns the exit status (0, 2 for a user's mistake, 130)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(help_text())
+        return 0
+    if arguments[0] == "--version":
+        print(f"fairseq-ecg {__version__}")
+        return 0
+    command, *rest = arguments
+    known = commands()
+    if command not in known:
+        print(f"fairseq-ecg: error: unknown command {command!r}: {nearest(command, known)}", file=sys.stderr)
+        return 2
+    return run(command, rest, prog=f"fairseq-ecg {command}")
+
+
+def train(argv: Sequence[str] | None = None) -> int:
+    """The script ``fairseq-ecg-train``, the same as ``fairseq-ecg train``."""
+    return run("train", list(sys.argv[1:] if argv is None else argv), prog="fairseq-ecg-train")
+
+
+def run(command: str, argv: list[str], *, prog: str) -> int:
+    """Call the ``main`` of a sub-command and report what goes wrong through no fault of the program."""
+    try:
+        return int(importlib.import_module(f"fairseq_ecg.cli.{command}").main(argv))
+    except FairseqEcgError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+
+
+def commands() -> dict[str, str]:
+    """Command -> first line of its module's docstring, read without importing it."""
+    folder = Path(__file__).parent
+    files = sorted(path for path in folder.glob("*.py") if path.stem not in ("__init__", "main"))
+    return {path.stem: _summary(path) for path in files if not path.stem.startswith("_")}
+
+
+def help_text() -> str:
+    """The page printed by ``fairseq-ecg --help``."""
+    known = commands()
+    named = {name for names in GROUPS.values() for name in names}
+    groups = {**GROUPS, "More": tuple(name for name in known if name not in named)}
+    lines = [USAGE]
+    for heading, names in groups.items():
+        present = [name for name in names if name in known]
+        if present:
+            lines += [f"{heading}:", *(f"  {name:<10} {known[name]}" for name in present), ""]
+    return "\n".join([*lines, EXAMPLE])
+
+
+def _summary(path: Path) -> str:
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    first = doc.partition("\n")[0].strip().replace("``", "`")
+    return first.removeprefix(f"`fairseq-ecg {path.stem}`:").strip()

@@ -1,0 +1,218 @@
+"""Embed many records: one vector per record, the mean over its segments."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairseq_ecg.data.signal import resampled_length
+from fairseq_ecg.errors import DataError
+from fairseq_ecg.infer.conform import Segments, conform, cut
+from fairseq_ecg.infer.inputs import RecordInput
+from fairseq_ecg.infer.load import Encoder
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_SEC = 15.0
+"""Between two progress lines when the output is not a terminal."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A record that could not be embedded."""
+
+    record_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """One vector per record, in the order of the inputs.
+
+    Shape:
+        embedding: (N, D), float32.
+    """
+
+    inputs: tuple[RecordInput, ...]
+    embedding: NDArray[np.float32]
+    rejected: tuple[Rejected, ...]
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def save(self, path: Path) -> None:
+        """Write ``record_id``, ``embedding``, ``patient_id`` and ``source`` as .npz, whole or not at all."""
+        columns = {
+            "record_id": [item.record_id for item in self.inputs],
+            "patient_id": [item.patient_id for item in self.inputs],
+            "source": [item.source for item in self.inputs],
+        }
+        arrays = {name: np.array(values, dtype=np.str_) for name, values in columns.items()}
+        write_npz(path, {"embedding": self.embedding, **arrays})
+
+
+def embed(encoder: Encoder, inputs: Sequence[RecordInput], *, skip_bad: bool = False) -> Embeddings:
+    """Embed records in batches of segments.
+
+    Args:
+        encoder: what embeds them.
+        inputs: the records; read one after the other, so that memory does not grow with their number.
+        skip_bad: list unusable records instead of raising for the first.
+
+    Raises:
+        DataError: a record cannot be used and ``skip_bad`` is off, or none can be used.
+    """
+    sums = np.zeros((len(inputs), encoder.embed_dim), dtype=np.float64)
+    counts = np.zeros(len(inputs), dtype=np.int64)
+    rejected: list[Rejected] = []
+    notes: Counter[str] = Counter()
+    started = time.monotonic()
+    pending: list[tuple[int, Segments]] = []
+    for row, item in _progress(inputs, encoder.name):
+        try:
+            pending += [(row, segments) for segments in _segments(encoder, item, notes)]
+        except DataError as error:
+            if not skip_bad:
+                raise
+            rejected.append(Rejected(item.record_id, str(error)))
+        if sum(len(segments.source) for _, segments in pending) >= encoder.batch_size:
+            _encode(encoder, pending, sums, counts)
+            pending = []
+    if pending:
+        _encode(encoder, pending, sums, counts)
+    used = counts > 0
+    if not used.any():
+        why = f"; the first one: {rejected[0].record_id}: {rejected[0].reason}" if rejected else ""
+        raise DataError(f"none of {len(inputs)} records could be embedded{why}")
+    seconds = max(time.monotonic() - started, 1e-9)
+    for note, count in sorted(notes.items()):
+        logger.info("%s: %s (%d of %d records)", encoder.name, note, count, len(inputs))
+    logger.info(
+        "%s: embedded %d records, %d segments in %.1f s (%.0f segments/s)%s",
+        encoder.name,
+        int(used.sum()),
+        int(counts.sum()),
+        seconds,
+        counts.sum() / seconds,
+        f"; left out {len(rejected)}" if rejected else "",
+    )
+    return Embeddings(
+        inputs=tuple(item for item, is_used in zip(inputs, used, strict=True) if is_used),
+        embedding=(sums[used] / counts[used, None]).astype(np.float32),
+        rejected=tuple(rejected),
+    )
+
+
+def _segments(encoder: Encoder, item: RecordInput, notes: Counter[str]) -> list[Segments]:
+    """All segments of one record, as the contract wants them."""
+    contract = encoder.contract
+    found = []
+    remarks: set[str] = set()
+    for part in item.read():
+        whole = conform(
+            part.signal,
+            sampling_rate=part.sampling_rate,
+            leads=part.leads,
+            unit="mV",
+            contract=contract,
+            name=item.record_id,
+        )
+        remarks |= set(whole.notes)
+        for start, num_samples in part.spans or ((0, part.signal.shape[1]),):
+            if start + num_samples > part.signal.shape[1]:
+                raise DataError(
+                    f"{item.record_id}: samples {start} to {start + num_samples} lie outside its "
+                    f"{part.signal.shape[1]} samples"
+                )
+            first = resampled_length(start, part.sampling_rate, contract.sampling_rate)
+            length = resampled_length(num_samples, part.sampling_rate, contract.sampling_rate)
+            if length < 1:
+                raise DataError(f"{item.record_id}: a segment of {num_samples} samples is too short to embed")
+            found.append(cut(whole.signal[:, first : first + length], contract.num_samples))
+    notes.update(remarks)
+    return found
+
+
+def _encode(
+    encoder: Encoder,
+    pending: Sequence[tuple[int, Segments]],
+    sums: NDArray[np.float64],
+    counts: NDArray[np.int64],
+) -> None:
+    """Add the embeddings of waiting segments to their records."""
+    together = Segments(
+        np.concatenate([segments.source for _, segments in pending]),
+        np.concatenate([segments.num_samples for _, segments in pending]),
+    )
+    row_of_segment = np.repeat([row for row, _ in pending], [len(segments.source) for _, segments in pending])
+    np.add.at(sums, row_of_segment, encoder.embed_segments(together))
+    np.add.at(counts, row_of_segment, 1)
+
+
+def _progress(inputs: Sequence[RecordInput], name: str) -> Iterator[tuple[int, RecordInput]]:
+    """Numbered inputs, with a bar on a terminal and a line now and then elsewhere."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(
+            enumerate(inputs), total=len(inputs), desc=f"embed {name}", unit="record", leave=False
+        )
+        return
+    started = spoken = time.monotonic()
+    for row, item in enumerate(inputs):
+        yield row, item
+        now = time.monotonic()
+        if now - spoken > PROGRESS_SEC:
+            spoken = now
+            rate = (row + 1) / (now - started)
+            logger.info(
+                "%s: %d of %d records, %.0f records/s, %.0f s remain",
+                name,
+                row + 1,
+                len(inputs),
+                rate,
+                (len(inputs) - row - 1) / rate,
+            )
+
+
+def write_npz(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
+    """Write arrays under a temporary name, sync, and move them into place.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".npz", dir=path.parent)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}; choose another place") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
+    """List records that were left out: a TSV of record_id and reason."""
+    lines = [
+        "record_id\treason",
+        *(f"{item.record_id}\t{' '.join(item.reason.split())}" for item in rejected),
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
