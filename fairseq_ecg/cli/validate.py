@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     from fairseq_ecg.trainer.validate import run
 
-    results: Mapping[str, Mapping[str, float]] = run(cfg, overridden=draft.overridden)
+    results: Mapping[str, Mapping[str, float]] = run(cfg)
     if os.environ.get("RANK", "0") == "0":
         for subset, values in results.items():
             for name, value in values.items():

@@ -77,6 +77,11 @@ class ManifestDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return self.manifest.num_rows
 
+    @property
+    def sampling_rate(self) -> int:
+        """Hz of all segments."""
+        return self.segments.sampling_rate
+
     def __getitem__(self, key: SampleKey) -> Batch:
         """A batch of one, cut out of its record by the shortest way: the witness of ``gather``."""
         keys = Keys.of([key])

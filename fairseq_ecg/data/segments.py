@@ -43,6 +43,9 @@ class Block:
 class SegmentSource(Protocol):
     """What the dataset asks of a place where samples come from."""
 
+    sampling_rate: int
+    """Hz."""
+
     def gather(self, rows: NDArray[np.int64], skip: NDArray[np.int64], num_samples: int) -> Block:
         """Cut ``num_samples`` samples, ``skip`` samples behind the start of each row's segment.
 
@@ -196,9 +199,21 @@ class FileSegments:
     def __init__(self, manifest: Manifest, leads: Sequence[str], sampling_rate: int | None) -> None:
         assert manifest.files is not None
         self.manifest = manifest
-        self.sampling_rate = sampling_rate
         self._files = manifest.files
         self._wanted = tuple(leads)
+        self.sampling_rate = self._first_rate() if sampling_rate is None else sampling_rate
+
+    def _first_rate(self) -> int:
+        """The rate of the first file: the others must have the same."""
+        path = self.manifest.root / self._files[0]
+        rate = (
+            read_mat_segment(path).sampling_rate
+            if self.manifest.is_legacy
+            else _read_record(path).sampling_rate
+        )
+        if rate is None:
+            raise DataError(f"{path} does not say its sampling rate; give task.sample_rate=HZ")
+        return rate
 
     def gather(self, rows: NDArray[np.int64], skip: NDArray[np.int64], num_samples: int) -> Block:
         source = np.zeros((len(rows), len(self._wanted), num_samples), dtype=np.float32)
@@ -265,7 +280,7 @@ class FileSegments:
         )
 
     def _check_rate(self, found: int | None, path: Path) -> None:
-        if self.sampling_rate is not None and found is not None and found != self.sampling_rate:
+        if found is not None and found != self.sampling_rate:
             raise DataError(_rate_message(path, found, self.sampling_rate, path.parent))
 
 

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fairseq_ecg.contracts import InputContract
 from fairseq_ecg.errors import CheckpointError
 from fairseq_ecg.nn.pooling import masked_mean
 
@@ -63,8 +64,15 @@ class EcgModel(nn.Module):
     def before_update(self, num_updates: int) -> None:
         """Set what changes with time before update ``num_updates``, counted from 0."""
 
-    def after_update(self, num_updates: int) -> None:
-        """React to a finished, not skipped, update."""
+    def after_update(self, num_updates: int, skipped: Tensor) -> None:
+        """React to an update; ``skipped`` is a () float32 device flag, 1 when no parameter changed."""
+
+    def validate_contract(self, contract: InputContract) -> None:
+        """Refuse, at start-up, input this model cannot take.
+
+        Raises:
+            ConfigError: with the options that disagree.
+        """
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from fairseq_ecg.contracts import InputContract
 from fairseq_ecg.errors import CheckpointError, ConfigError
 from fairseq_ecg.models.base import EcgModel, EncoderOutput, LoadReport, load_tensors
 from fairseq_ecg.models.ecg_transformer import EcgTransformer, EcgTransformerConfig, sizes_from_tensors
@@ -109,6 +110,9 @@ class EcgTransformerClassifier(EcgModel):
 
     def before_update(self, num_updates: int) -> None:
         self.frozen = num_updates < self.cfg.freeze_finetune_updates
+
+    def validate_contract(self, contract: InputContract) -> None:
+        self.encoder.validate_contract(contract)
 
     def encode(self, source: Tensor, padding_mask: Tensor | None = None) -> EncoderOutput:
         return self.encoder.encode(source, padding_mask)

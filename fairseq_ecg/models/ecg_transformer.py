@@ -14,6 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from fairseq_ecg.contracts import InputContract
 from fairseq_ecg.errors import ConfigError
 from fairseq_ecg.models.base import EcgModel, EncoderOutput
 from fairseq_ecg.nn.conv import (
@@ -185,6 +186,18 @@ class EcgTransformer(EcgModel):
     @property
     def num_layers(self) -> int:
         return self.cfg.encoder_layers + 2
+
+    def validate_contract(self, contract: InputContract) -> None:
+        """Refuse another number of leads than ``in_d``.
+
+        Raises:
+            ConfigError: with the options that repair it.
+        """
+        if len(contract.leads) != self.cfg.in_d:
+            raise ConfigError(
+                f"model.in_d={self.cfg.in_d}, but the task gives {len(contract.leads)} leads; set "
+                f"model.in_d={len(contract.leads)}, or task.enable_padding_leads=true to keep twelve"
+            )
 
     def layer_index(self, name: str) -> int:
         parts = name.split(".")

@@ -158,7 +158,8 @@ class Adam:
 def total_norm(gradients: Iterable[Tensor]) -> Tensor:
     """Global L2 norm, () float32, on the gradients' device."""
     norms = torch._foreach_norm([gradient.detach() for gradient in gradients])
-    return torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
+    total: Tensor = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
+    return total
 
 
 def clip_factor(norm: Tensor, clip_norm: float) -> Tensor:

@@ -90,7 +90,7 @@ class TriStageSchedule:
             return self.peak
         if since_decay <= self.decay:
             share = since_decay / self.decay if self.decay else 0.0
-            return self.peak * self.final_scale**share
+            return float(self.peak * self.final_scale**share)
         return self.final_scale * self.peak
 
 

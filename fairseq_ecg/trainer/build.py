@@ -1,0 +1,104 @@
+"""Make the model of a run, from scratch or around the weights of an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairseq_ecg.config import Choice
+from fairseq_ecg.contracts import InputContract
+from fairseq_ecg.errors import CheckpointError, ConfigError
+from fairseq_ecg.models.base import EcgModel, LoadReport
+from fairseq_ecg.registry import MODELS
+from fairseq_ecg.trainer.checkpoint import read_config, read_state, read_tensors, resolve
+from fairseq_ecg.trainer.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights to start from, ours or foreign."""
+
+    tensors: Mapping[str, Tensor]
+    model: Mapping[str, Any]
+    """The checkpoint's ``model`` group."""
+    contract: InputContract | None
+    """None when the file does not say."""
+    sources: tuple[str, ...]
+    num_updates: int = 0
+
+
+def read_pretrained(path: str | Path) -> Pretrained:
+    """Read weights from one of our folders or from a foreign file an importer recognises.
+
+    Raises:
+        CheckpointError: nothing is there, or no importer knows the file.
+    """
+    from fairseq_ecg.interop.foreign import read_foreign
+
+    found = resolve(path)
+    if found.is_file():
+        foreign = read_foreign(found)
+        return Pretrained(
+            foreign.state, {"_name": foreign.name, **foreign.config}, None, (), foreign.num_updates
+        )
+    config = read_config(found)
+    return Pretrained(
+        read_tensors(found),
+        config["model"],
+        InputContract.from_dict(config["contract"]),
+        tuple(config.get("sources") or ()),
+        int(read_state(found)["num_updates"]),
+    )
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model, the choice that rebuilds it without any other file, and where its weights come from."""
+
+    model: EcgModel
+    choice: Choice
+    sources: tuple[str, ...] = ()
+    report: LoadReport | None = None
+
+
+def build_model(choice: Choice, *, contract: InputContract, seed: int) -> BuiltModel:
+    """Initialise from the seed, then take over ``model_path`` when the model has one.
+
+    Raises:
+        ConfigError: the class is no EcgModel, or the data are not what the pre-trained encoder was made for.
+        CheckpointError: ``model_path`` does not lead to weights of this family.
+    """
+    torch.manual_seed(derive_seed(seed, "initial weights"))
+    model = MODELS.build(choice.name, choice.config)
+    if not isinstance(model, EcgModel):
+        raise ConfigError(
+            f"model {choice.name!r}: {type(model).__name__} must derive from fairseq_ecg.models.base.EcgModel"
+        )
+    path = getattr(choice.config, "model_path", None)
+    if path is None:
+        model.validate_contract(contract)
+        return BuiltModel(model, choice)
+    pretrained = read_pretrained(path)
+    if pretrained.contract is not None:
+        _check_contract(pretrained.contract, contract, path)
+    load = getattr(model, "load_pretrained", None)
+    if load is None:
+        raise CheckpointError(f"model {choice.name!r} has an option model_path but cannot take over weights")
+    report: LoadReport = load(pretrained.tensors, pretrained.model)
+    model.validate_contract(contract)
+    return BuiltModel(model, Choice(choice.name, model.cfg), pretrained.sources, report)
+
+
+def _check_contract(pretrained: InputContract, data: InputContract, path: str) -> None:
+    """A segment may be longer or shorter than in pre-training; nothing else may differ."""
+    differences = replace(pretrained, num_samples=data.num_samples).differences(data)
+    if differences:
+        raise ConfigError(
+            f"model.model_path={path} was pre-trained on other input ({'; '.join(differences)}); "
+            "prepare the data the same way, or set the task's options to match"
+        )

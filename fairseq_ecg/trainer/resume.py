@@ -1,0 +1,68 @@
+"""Continue a run from its own last checkpoint, or start from another's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fairseq_ecg.errors import CheckpointError
+from fairseq_ecg.models.base import load_tensors
+from fairseq_ecg.trainer.build import read_pretrained
+from fairseq_ecg.trainer.checkpoint import load_weights, read_optimizer, read_state, read_tensors, resolve
+
+if TYPE_CHECKING:
+    from fairseq_ecg.trainer.trainer import Trainer
+
+DEFAULT = "checkpoint_last"
+
+
+def restore(trainer: Trainer) -> None:
+    """Bring a trainer to where ``checkpoint.restore_file`` or ``finetune_from_model`` says it should start.
+
+    Raises:
+        CheckpointError: the named checkpoint is absent, damaged or of another model.
+    """
+    cfg = trainer.cfg.checkpoint
+    own = trainer.folder.last()
+    if cfg.restore_file.removesuffix(".pt") == DEFAULT:
+        if own is not None:
+            _continue(trainer, own)
+        elif cfg.finetune_from_model:
+            _start_from(trainer, resolve(cfg.finetune_from_model))
+        return
+    wanted = cfg.restore_file
+    inside = Path(cfg.save_dir) / wanted
+    _continue(trainer, resolve(wanted if Path(wanted).exists() or Path(wanted).is_absolute() else inside))
+
+
+def _continue(trainer: Trainer, folder: Path) -> None:
+    """Weights, optimizer, schedule, counters, selection: everything, but what ``reset_*`` leaves out."""
+    cfg = trainer.cfg.checkpoint
+    if folder.is_file():
+        raise CheckpointError(
+            f"checkpoint.restore_file={folder} is not one of our checkpoints; start from its weights with "
+            f"checkpoint.finetune_from_model={folder}"
+        )
+    state = read_state(folder)
+    report = load_weights(trainer.model, read_tensors(folder), source=str(folder))
+    if cfg.reset_meters:
+        state["selection"] = trainer.selection.state_dict()
+    if cfg.reset_dataloader:
+        state.update(epoch=1, batches_done=0)
+    if cfg.reset_lr_scheduler:
+        state.update(num_updates=0)
+    if not cfg.reset_optimizer:
+        trainer.optimizer.load_state_dict(read_optimizer(folder))
+    else:
+        state["scaler"] = trainer.precision.state_dict()
+    trainer.load_state_dict(state)
+    trainer.log.note(
+        f"resumed {folder.name} of {folder.parent.parent}: {report}; update {trainer.progress.num_updates}, "
+        f"epoch {trainer.progress.epoch}, {trainer.progress.batches_done} micro-batches into it"
+    )
+
+
+def _start_from(trainer: Trainer, path: Path) -> None:
+    """Only weights: optimizer, schedule and data order start anew."""
+    report = load_tensors(trainer.model, read_pretrained(path).tensors, source=str(path))
+    trainer.log.note(f"started from the weights of {path}: {report}")
