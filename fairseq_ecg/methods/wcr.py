@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairseq_ecg.config import RunConfig
 from fairseq_ecg.contracts import Batch, StepOutput
 from fairseq_ecg.criteria.cmsc import CmscConfig, cmsc_loss
 from fairseq_ecg.errors import ConfigError
@@ -354,6 +355,25 @@ class Wav2Vec2Criterion(nn.Module):
         super().__init__()
         self.cfg = cfg
 
+    @classmethod
+    def check_config(cls, run: RunConfig) -> None:
+        """Refuse, before anything is built, a run that masks no frame.
+
+        Raises:
+            ConfigError: the model masks nothing.
+        """
+        if isinstance(run.model.config, Wav2Vec2Config):
+            cls._require_mask(run.model.config)
+
+    @classmethod
+    def _require_mask(cls, cfg: Wav2Vec2Config) -> None:
+        if not cfg.apply_mask or cfg.mask_prob <= 0.0:
+            raise ConfigError(
+                f"criterion {cls.name} learns from masked frames, but model.apply_mask="
+                f"{str(cfg.apply_mask).lower()} and model.mask_prob={cfg.mask_prob}; set "
+                "model.apply_mask=true model.mask_prob=0.65"
+            )
+
     def validate_model(self, model: nn.Module) -> None:
         """Refuse what would train nothing.
 
@@ -364,12 +384,7 @@ class Wav2Vec2Criterion(nn.Module):
             raise ConfigError(
                 f"criterion {self.name} needs model wav2vec2 or wav2vec2_cmsc, not {type(model).__name__}"
             )
-        if not model.cfg.apply_mask or model.cfg.mask_prob <= 0.0:
-            raise ConfigError(
-                f"criterion {self.name} learns from masked frames, but model.apply_mask="
-                f"{str(model.cfg.apply_mask).lower()} and model.mask_prob={model.cfg.mask_prob}; set "
-                "model.apply_mask=true model.mask_prob=0.65"
-            )
+        self._require_mask(model.cfg)
         if model.quantizer is None and self.cfg.log_keys:
             raise ConfigError(
                 f"criterion.log_keys={self.cfg.log_keys} need model.quantize_targets=true; set "
