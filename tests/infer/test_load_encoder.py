@@ -140,7 +140,7 @@ def test_a_foreign_file_is_recognised_and_an_unknown_one_named(tmp_path, shared)
     assert embedded.shape == (1, loaded.embed_dim)
     assert np.array_equal(embedded, named.embed(source, rate, STANDARD_LEADS))
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="is of no known format"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint of any known format"):
         load_encoder(tmp_path / "other.pt")
     with pytest.raises(ConfigError, match="unknown importer 'fairseq_signal'"):
         load_encoder(path, format="fairseq_signal")
