@@ -21,7 +21,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def manifest_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Manifests over a tiny store: 12 patients, two records each, 12 leads at 100 Hz, 5 s segments, 3 labels."""
+    """Manifests over a tiny store: 12 patients, 24 records, 12 leads at 100 Hz, 5 s segments, 3 labels."""
     from tests.tiny_data import make_manifests
 
     return make_manifests(tmp_path_factory.mktemp("tiny"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from fairseq_ecg.compose import load_config
 from fairseq_ecg.config import RunConfig
 from tests.tiny_data import NUM_LABELS
+
+ROOT = Path(__file__).resolve().parent.parent
 
 TINY_MODEL = (
     "model.encoder_layers=2",
@@ -30,7 +33,7 @@ TINY_RUN = (
 
 
 def pretraining(data: Path, save_dir: Path, *overrides: str) -> RunConfig:
-    """W2V+CMSC+RLM with every source of randomness on: dropouts, masks, negatives, Gumbel noise, lead masks."""
+    """W2V+CMSC+RLM with every draw on: dropouts, masks, negatives, Gumbel noise, lead masks."""
     return load_config(
         [
             "--config-name=w2v_cmsc_rlm",
@@ -61,3 +64,7 @@ def diagnosis(data: Path, save_dir: Path, *overrides: str) -> RunConfig:
             *overrides,
         ]
     )
+
+
+METHODS: dict[str, Callable[..., RunConfig]] = {"w2v_cmsc_rlm": pretraining, "diagnosis": diagnosis}
+"""Every recipe the conformance tests run."""

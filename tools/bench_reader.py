@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             timed, theirs, ours, _ = TIMED[kind]
             print(f"{kind}: timed region: {timed}\n  wfdb: {theirs}\n  ours: {ours}")
             print(
-                f"  wfdb {result['wfdb_us']:.0f} us, ours {result['ours_us']:.0f} us per record; ratio median "
+                f"  wfdb {result['wfdb_us']:.0f} us, ours {result['ours_us']:.0f} us per record; ratio "
+                f"median "
                 f"{result['ratio']:.1f} ({result['lowest']:.1f} to {result['highest']:.1f}), "
                 f"goal {result['goal']:.0f}: {'met' if result['ratio'] >= result['goal'] else 'MISSED'}"
             )

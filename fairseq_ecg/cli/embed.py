@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-EPILOG = """An INPUT is a manifest (.tsv), a prepared store, a record file (.hea, .mat, .npy, .csv, .wav, .flac)
-or a folder of WFDB records. Records are converted to what the checkpoint was trained on (rate, lead order,
-unit; missing leads become zeros) and every conversion is said. A record longer than a segment is cut, its
-segments are averaged. Records that cannot be used are listed in OUT.rejected.tsv.
+EPILOG = """An INPUT is a manifest (.tsv), a prepared store, a record file (.hea, .mat, .npy, .csv, .wav,
+.flac) or a folder of WFDB records. Records are converted to what the checkpoint was trained on (rate, lead
+order, unit; missing leads become zeros) and every conversion is said. A record longer than a segment is cut,
+its segments are averaged. Records that cannot be used are listed in OUT.rejected.tsv.
 
 OUT.npz holds the arrays record_id, embedding (records, dim), patient_id and source.
 

@@ -111,7 +111,7 @@ class ManifestDataset(Dataset[Batch]):
         block = self.segments.gather(keys.index, skip, size)
         batch = Batch(
             keys=keys,
-            source=torch.from_numpy(block.source),
+            source=block.source,
             scale=torch.from_numpy(block.scale),
             patient=torch.from_numpy(block.patient),
             segment=torch.from_numpy(keys.view),

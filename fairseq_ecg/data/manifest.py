@@ -7,6 +7,7 @@ absolute), its second the column names, then one row per segment, a view of a re
 * ``segment``: number of the segment in its record; ``start``, ``num_samples``: where it lies, in samples;
 * ``store``: folder of the prepared store below the root (without this column the root is the store);
 * ``path``: instead of a store, the record's own file below the root;
+* ``sampling_rate``, ``leads`` (comma list), ``unit``: beside ``path``, what the file does not say of itself;
 * any further columns are labels, kept as texts.
 
 fairseq-signals' manifests (no ``#root``) are recognised and read by ``legacy``.
@@ -73,7 +74,7 @@ class Manifest:
     pairs: NDArray[np.int64] | None = None
     label: NDArray[np.int64] | None = None
     extra: Mapping[str, TextColumn] = field(default_factory=dict)
-    """Label columns by name."""
+    """Further columns by name."""
 
     @property
     def num_rows(self) -> int:
@@ -159,20 +160,25 @@ class Manifest:
 
     def _check_inside(self, column: TextColumn) -> None:
         root = os.path.realpath(self.root)
-        checked: set[str] = set()
+        inside: dict[str, bool] = {}
         for code, name in enumerate(column.values()):
-            folder, _, last = name.rpartition("/")
-            # Links are followed once per folder: a manifest may name a million files.
-            if not os.path.isabs(name) and last not in ("", ".", "..") and folder in checked:
-                continue
-            place = os.path.realpath(os.path.join(root, folder if last not in ("", "..") else name))
-            if os.path.isabs(name) or (place != root and not place.startswith(root.rstrip("/") + "/")):
+            folder = os.path.join(root, os.path.dirname(name))
+            path = os.path.join(root, name)
+            # A manifest may name a million files: folders are resolved once, files only where they are links.
+            if folder not in inside:
+                inside[folder] = _is_inside(folder, root)
+            is_plain = os.path.basename(name) not in ("", "..") and not os.path.islink(path)
+            if not inside[folder] or not (is_plain or _is_inside(path, root)):
                 row = int(np.flatnonzero(column.codes == code)[0])
                 raise DataError(
                     f"{self.path}, line {self.line(row)}: {name!r} lies outside the root {self.root}; "
                     "correct the row or the root, or allow it with task.allow_outside_root=true"
                 )
-            checked.add(folder)
+
+
+def _is_inside(path: str, root: str) -> bool:
+    """Whether a path lies below the root once its links are followed."""
+    return os.path.commonpath((os.path.realpath(path), root)) == root
 
 
 def write_manifest(path: Path, root: str, columns: Mapping[str, Sequence[object]]) -> None:

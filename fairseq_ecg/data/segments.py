@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fairseq_ecg.contracts import Record
+from fairseq_ecg.data.buffers import POOL
 from fairseq_ecg.data.legacy import leads_of, read_mat_segment
 from fairseq_ecg.data.manifest import Manifest
+from fairseq_ecg.data.readers.any_file import read_record
 from fairseq_ecg.data.store import Store
 from fairseq_ecg.errors import DataError, nearest
 
@@ -22,7 +26,7 @@ class Block:
     """Samples of some rows, all cut to one length.
 
     Shape:
-        source: (B, L, T) int16 units or float32 mV.
+        source: (B, L, T) tensor, int16 units or float32 mV.
         scale: (B,) float32, mV per unit.
         lead_mean, lead_std: (B, L) float32, mV over the whole record; None where that is not known.
         idx, patient: (B,) int64.
@@ -30,7 +34,7 @@ class Block:
         failures: place in the block -> why the row could not be read; its samples are zeros.
     """
 
-    source: NDArray[np.int16] | NDArray[np.float32]
+    source: Tensor
     scale: NDArray[np.float32]
     lead_mean: NDArray[np.float32] | None
     lead_std: NDArray[np.float32] | None
@@ -97,9 +101,10 @@ class StoreSegments:
         ends = [shard.ctypes.data + shard.nbytes for store in self.stores for shard in store.shards]
         self._base = min(addresses)
         self._span = (max(ends) - self._base) // 2
-        self._lowest = next(
+        lowest = next(
             shard for store in self.stores for shard in store.shards if shard.ctypes.data == self._base
         )
+        self._view = torch.from_numpy(np.lib.stride_tricks.as_strided(lowest, (self._span,), (2,)))
         self._first = np.zeros(manifest.num_rows, dtype=np.int64)
         """Element of the view at which lead 0 of the row's segment starts."""
         for number, store in enumerate(self.stores):
@@ -114,12 +119,12 @@ class StoreSegments:
         place = (self._first[rows] + skip)[:, None] + self._stride[rows][:, None] * leads
         length = self._num_samples[rows] - skip
         if length.min() >= num_samples:
-            source = self._view(num_samples)[place]  # (B, L, T)
+            source = self._cut(place, num_samples)  # (B, L, T)
         else:
-            source = np.zeros((*place.shape, num_samples), dtype=np.int16)
+            source = torch.zeros((*place.shape, num_samples), dtype=torch.int16)
             for size in np.unique(length.clip(max=num_samples)).tolist():
                 members = np.flatnonzero(length.clip(max=num_samples) == size)
-                source[members, :, :size] = self._view(size)[place[members]]
+                source[torch.from_numpy(members), :, :size] = self._cut(place[members], size)
         mean, std = self._statistics(store, self._row[rows], leads)
         return Block(
             source=source,
@@ -133,17 +138,23 @@ class StoreSegments:
         )
 
     def witness(self, row: int) -> NDArray[np.float32]:
-        number = int(self._store[row])
-        record = self.stores[number].read(int(self._row[row]))
+        store, place = self.locate(row)
+        record = store.read(place)
         start = int(self.manifest.start[row])
         segment = record[:, start : start + int(self.manifest.num_samples[row])]
-        return np.stack([segment[lead] for lead in self._leads[number]])
+        return np.stack([segment[lead] for lead in self._leads[int(self._store[row])]])
 
-    def _view(self, num_samples: int) -> NDArray[np.int16]:
-        """(places, num_samples): every run of samples from the lowest address on, overlapping."""
-        return np.lib.stride_tricks.as_strided(
-            self._lowest, (self._span - num_samples + 1, num_samples), (2, 2), writeable=False
-        )
+    def locate(self, row: int) -> tuple[Store, int]:
+        """Store of a row of the manifest, and the row of its record in there."""
+        return self.stores[int(self._store[row])], int(self._row[row])
+
+    def _cut(self, place: NDArray[np.int64], num_samples: int) -> Tensor:
+        """(B, L) elements of the view -> (B, L, num_samples) copies of the samples that start there."""
+        # Row i is the run of samples from element i on; the rows overlap.
+        runs = self._view.as_strided((self._span - num_samples + 1, num_samples), (1, 1))
+        source = POOL.take((*place.shape, num_samples), torch.int16)
+        torch.index_select(runs, 0, torch.from_numpy(place.reshape(-1)), out=source.view(-1, num_samples))
+        return source
 
     def _statistics(
         self, store: NDArray[np.int32], row: NDArray[np.int64], leads: NDArray[np.int64]
@@ -204,16 +215,22 @@ class FileSegments:
         self.sampling_rate = self._first_rate() if sampling_rate is None else sampling_rate
 
     def _first_rate(self) -> int:
-        """The rate of the first file: the others must have the same."""
-        path = self.manifest.root / self._files[0]
-        rate = (
-            read_mat_segment(path).sampling_rate
-            if self.manifest.is_legacy
-            else _read_record(path).sampling_rate
-        )
-        if rate is None:
-            raise DataError(f"{path} does not say its sampling rate; give task.sample_rate=HZ")
-        return rate
+        """The rate of the first file that can be read; the others must have the same."""
+        for row in range(self.manifest.num_rows):
+            path = self.manifest.root / self._files[row]
+            try:
+                rate = (
+                    read_mat_segment(path).sampling_rate
+                    if self.manifest.is_legacy
+                    else self._read_record(path, row).sampling_rate
+                )
+            except DataError as error:
+                failure = error
+                continue
+            if rate is None:
+                raise DataError(f"{path} does not say its sampling rate; give task.sample_rate=HZ")
+            return rate
+        raise failure
 
     def gather(self, rows: NDArray[np.int64], skip: NDArray[np.int64], num_samples: int) -> Block:
         source = np.zeros((len(rows), len(self._wanted), num_samples), dtype=np.float32)
@@ -236,7 +253,7 @@ class FileSegments:
             labels.append(part.label)
         is_whole_record = not self.manifest.is_legacy
         return Block(
-            source=source,
+            source=torch.from_numpy(source),
             scale=np.ones(len(rows), dtype=np.float32),
             lead_mean=mean if is_whole_record else None,
             lead_std=std if is_whole_record else None,
@@ -257,7 +274,7 @@ class FileSegments:
             place = _lead_places(leads_of(segment.signal, path), self._wanted, path)
             signal, idx, patient, label = segment.signal, segment.idx, segment.patient, segment.label
         else:
-            record = _read_record(path)
+            record = self._read_record(path, row)
             self._check_rate(record.sampling_rate, path)
             place = _lead_places(record.leads, self._wanted, path)
             signal, idx, patient, label = record.signal, None, None, None
@@ -279,9 +296,27 @@ class FileSegments:
             label,
         )
 
+    def _read_record(self, path: Path, row: int) -> Record:
+        """Read a file; what it does not say of itself may stand in columns of the manifest."""
+        given = {
+            name: self.manifest.extra[name][row] if name in self.manifest.extra else ""
+            for name in ("sampling_rate", "leads", "unit")
+        }
+        if given["sampling_rate"] and not given["sampling_rate"].isdigit():
+            raise DataError(
+                f"{self.manifest.path}, line {self.manifest.line(row)}: sampling_rate is "
+                f"{given['sampling_rate']!r}, needed are whole Hz"
+            )
+        return read_record(
+            path,
+            sampling_rate=int(given["sampling_rate"]) if given["sampling_rate"] else None,
+            leads=given["leads"].split(",") if given["leads"] else None,
+            unit=given["unit"] or None,
+        )
+
     def _check_rate(self, found: int | None, path: Path) -> None:
         if found is not None and found != self.sampling_rate:
-            raise DataError(_rate_message(path, found, self.sampling_rate, path.parent))
+            raise DataError(_rate_message(path, found, self.sampling_rate))
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,13 +327,6 @@ class _FilePart:
     idx: int | None
     patient: int | None
     label: NDArray[np.float32] | None
-
-
-def _read_record(path: Path) -> Record:
-    from fairseq_ecg.data.readers.any_file import read_record
-
-    record: Record = read_record(path)
-    return record
 
 
 def _stack_labels(
@@ -329,13 +357,13 @@ def _common_rate(stores: Sequence[Store], wanted: int | None) -> int:
     rate = stores[0].sampling_rate if wanted is None else wanted
     for store in stores:
         if store.sampling_rate != rate:
-            raw_dir = Path(str(store.json.get("choices", {}).get("raw_dir", "RAW_DIR")))
-            raise DataError(_rate_message(store.path, store.sampling_rate, rate, raw_dir))
+            reader = str(store.json.get("choices", {}).get("reader", "SOURCE"))
+            raise DataError(_rate_message(store.path, store.sampling_rate, rate, reader))
     return rate
 
 
-def _rate_message(path: Path, found: int, wanted: int, raw_dir: Path) -> str:
+def _rate_message(path: Path, found: int, wanted: int, reader: str = "SOURCE") -> str:
     return (
         f"{path} has {found} Hz, {wanted} Hz are needed; prepare it at that rate with: "
-        f"fairseq-ecg prepare SOURCE {raw_dir} STORE_DIR --sampling-rate {wanted}"
+        f"fairseq-ecg prepare {reader} RAW_DIR STORE_DIR --sampling-rate {wanted}"
     )

@@ -397,7 +397,8 @@ def _open_shard(store_dir: Path, shard: Mapping[str, Any]) -> NDArray[np.int16]:
     if shard["num_values"] == 0:
         return np.zeros(0, dtype=np.int16)
     # Copy-on-write: PyTorch wants memory it may write to; the file is never changed.
-    return np.memmap(path, dtype="<i2", mode="c", offset=_HEADER_BYTES, shape=(int(shard["num_values"]),))
+    shape = (int(shard["num_values"]),)
+    return np.asarray(np.memmap(path, dtype="<i2", mode="c", offset=_HEADER_BYTES, shape=shape))
 
 
 def _lead_statistics(signal: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

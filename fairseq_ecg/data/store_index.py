@@ -197,7 +197,8 @@ def _open_cache(cache: Path, path: Path) -> dict[str, NDArray[Any]] | None:
 
 def _map(path: Path) -> NDArray[Any]:
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        # A plain view of the map: indexing np.memmap itself costs microseconds per call.
+        array: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except ValueError:  # an empty array cannot be mapped
         array = np.load(path, allow_pickle=False)
     return array

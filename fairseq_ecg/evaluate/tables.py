@@ -173,7 +173,8 @@ def remarks(results: Results) -> list[str]:
     )
     lines = [
         f"Data: {results.data} ({', '.join(results.sources)}); {parts}.",
-        f"Intervals: 95 %, {results.num_resamples} bootstrap resamples of test patients, seed {results.seed}; "
+        f"Intervals: 95 %, {results.num_resamples} bootstrap resamples of test patients, seed "
+        f"{results.seed}; "
         "p values are two-sided, Holm-corrected over all differences of the table.",
         f"Averaged over {len(results.labels)} labels: {', '.join(results.labels)}.",
         f"Challenge score: {results.cinc}.",

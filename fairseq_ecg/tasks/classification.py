@@ -47,7 +47,8 @@ class ClassificationTask(EcgTask):
             raise DataError(f"task.label_file={path} cannot be read: {error}") from error
         if table.ndim != 2:
             raise DataError(f"task.label_file={path} has shape {table.shape}; needed is (idx, label)")
-        return table.astype(np.float32)
+        labels: NDArray[np.float32] = table.astype(np.float32)
+        return labels
 
     @property
     def label_path(self) -> Path | None:

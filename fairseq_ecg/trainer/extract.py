@@ -68,12 +68,9 @@ class Extraction:
 
     def _write(self, name: str, rows: NDArray[np.int64], value: Tensor | None, output: StepOutput) -> None:
         if value is None:  # no row of this batch is padded
-            frames = output.outputs["encoder_out"]
-            data = np.zeros(frames.shape[:2], dtype=bool)
+            data = np.zeros(output.outputs["encoder_out"].shape[:2], dtype=bool)
         else:
-            data = (
-                value.cpu().numpy() if value.dtype.is_floating_point is False else value.float().cpu().numpy()
-            )
+            data = (value.float() if value.is_floating_point() else value).cpu().numpy()
         array = self._open(name, data)
         if data.shape[1:] != array.shape[1:]:
             raise DataError(

@@ -93,7 +93,7 @@ class Trainer:
         model = self.model
         if self.cfg.common.compile:
             # The loss stays outside: its reductions run in float32 whatever the autocast type.
-            model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
+            model = torch.compile(model, dynamic=False)
         if self.world.size == 1:
             return model
         options = self.cfg.distributed_training

@@ -82,7 +82,7 @@ def evaluate_subset(
 
 
 def run(cfg: RunConfig) -> dict[str, dict[str, float]]:
-    """Validate ``common_eval.path`` on every subset of ``dataset.valid_subset``, and extract what is asked for.
+    """Validate ``common_eval.path`` on each subset of ``dataset.valid_subset``; extract what is asked for.
 
     ``cfg`` is complete: the checkpoint's groups with the user's on top. Runs in one process, or in
     torchrun's.

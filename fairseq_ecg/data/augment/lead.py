@@ -41,6 +41,10 @@ class RandomLeadMask:
         keep = (numbers[:, 1:] >= self.cfg.p) | (numbers[:, :1] >= self.cfg.prob)
         return torch.from_numpy(keep)
 
+    def lead_gain(self, draw: Tensor) -> Tensor:
+        """(B, L): what ``apply`` multiplies every lead with."""
+        return draw.float()
+
     def apply(self, source: Tensor, draw: Tensor) -> Tensor:
         """(B, L, T) -> (B, L, T) with the masked leads zero."""
         return source * draw[..., None]

@@ -4,6 +4,9 @@ An augmentation is a class registered with ``register_augmentation`` that has tw
 
     draw(uniform, keys, num_leads, num_samples) -> Tensor   # (B, ...): small, one row per sample
     apply(source, draw) -> Tensor                           # batched, on the device; leaves source as it is
+
+A step that does nothing but scale whole leads may add ``lead_gain(draw) -> (B, L)``: at the head of a chain
+it then costs no pass over the samples of its own.
 """
 
 from __future__ import annotations
@@ -75,13 +78,23 @@ class Pipeline:
             for step, uniform in zip(self.steps, self._uniforms[seed], strict=True)
         )
 
-    def apply(self, source: Tensor, draws: Sequence[Tensor]) -> Tensor:
-        """(B, L, T) -> (B, L, T); ``draws`` are what ``draw`` gave."""
+    def apply(self, source: Tensor, draws: Sequence[Tensor], *, first: int = 0) -> Tensor:
+        """(B, L, T) -> (B, L, T) by the steps from ``first`` on; ``draws`` are what ``draw`` gave."""
         if len(draws) != len(self.steps):
             raise ValueError(f"{len(draws)} draws for {len(self.steps)} augmentations")
-        for step, values in zip(self.steps, draws, strict=True):
+        for step, values in zip(self.steps[first:], draws[first:], strict=True):
             source = step.apply(source, values)
         return source
+
+    def leading_gain(self, draws: Sequence[Tensor]) -> tuple[int, Tensor | None]:
+        """How many steps at the head only scale leads, and their common gain (B, L)."""
+        gain: Tensor | None = None
+        for number, (step, values) in enumerate(zip(self.steps, draws, strict=True)):
+            lead_gain = getattr(step, "lead_gain", None)
+            if lead_gain is None:
+                return number, gain
+            gain = lead_gain(values) if gain is None else gain * lead_gain(values)
+        return len(self.steps), gain
 
 
 def _step(call: ast.expr, text: str) -> tuple[str, Augmentation]:

@@ -1,0 +1,77 @@
+"""Two processes do what one does: same updates, same validation, one message per mistake, signals to all."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fairseq_ecg.trainer.checkpoint import read_state, read_tensors
+from fairseq_ecg.trainer.launch import launch
+from tests.training import METHODS, ROOT
+
+RANKS = "distributed_training.distributed_world_size=2"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_ranks_do_the_updates_of_one_process(method, manifest_dir, tmp_path):
+    """Dropout, masks, Gumbel noise and lead masks on; epochs end raggedly (stand-in micro-batches)."""
+    common = ["optimization.max_epoch=2", "dataset.batch_size=2", "optimization.clip_norm=0.5"]
+    one = METHODS[method](manifest_dir, tmp_path / "one", *common, "optimization.update_freq=[4]")
+    two = METHODS[method](manifest_dir, tmp_path / "two", *common, "optimization.update_freq=[2]", RANKS)
+    assert launch(one)[0] == launch(two)[0] == 0
+    last = Path("checkpoints") / "checkpoint_last"
+    assert (
+        read_state(tmp_path / "one" / last)["num_updates"]
+        == read_state(tmp_path / "two" / last)["num_updates"]
+    )
+    ours, theirs = read_tensors(tmp_path / "one" / last), read_tensors(tmp_path / "two" / last)
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, rtol=0.0, atol=1e-6, msg=name)
+    subset = "valid" if method == "diagnosis" else "train"
+    rows = [_last_row(tmp_path / run / f"{subset}.csv") for run in ("one", "two")]
+    for name in rows[0]:
+        assert float(rows[1][name]) == pytest.approx(float(rows[0][name]), rel=1e-5, abs=1e-6), name
+
+
+def test_a_mistake_in_every_rank_is_one_error(manifest_dir, tmp_path):
+    from fairseq_ecg.errors import ConfigError
+
+    cfg = METHODS["diagnosis"](manifest_dir, tmp_path, RANKS, "model.num_labels=7")
+    with pytest.raises(ConfigError, match=r"model.num_labels=7, but .* has 3 labels"):
+        launch(cfg)
+
+
+def test_sigterm_saves_on_all_ranks_and_exits_143(manifest_dir, tmp_path):
+    command = [
+        sys.executable,
+        "-c",
+        "from tests.training import METHODS; from fairseq_ecg.trainer.launch import launch; import sys, "
+        "pathlib;"
+        f"sys.exit(launch(METHODS['w2v_cmsc_rlm'](pathlib.Path({str(manifest_dir)!r}), "
+        f"pathlib.Path({str(tmp_path)!r}), {RANKS!r}))[0])",
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        while not (tmp_path / "train_inner.csv").exists():
+            assert process.poll() is None, "the run ended by itself"
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == 143
+    finally:
+        if process.poll() is None:
+            process.kill()
+    state = read_state(tmp_path / "checkpoints" / "checkpoint_last")
+    assert state["num_updates"] > 0
+
+
+def _last_row(path: Path) -> dict[str, str]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))[-1]
