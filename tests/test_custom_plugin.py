@@ -19,7 +19,7 @@ RECIPE = ["--config-dir", str(PLUGIN / "recipes"), "--config-name", "lead_recons
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which the plugin was installed by pip, without network and without touching the environment."""
+    """A folder into which pip installed the plugin, without network and beside the environment."""
     folder = tmp_path_factory.mktemp("plugin")
     source = shutil.copytree(PLUGIN, folder / "source")  # setuptools writes into the folder it builds
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]

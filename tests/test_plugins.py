@@ -11,7 +11,13 @@ from fairseq_ecg import plugins, registry
 from fairseq_ecg.errors import ConfigError
 from fairseq_ecg.registry import MODELS, READERS, REGISTRIES
 
-MODEL = "from fairseq_ecg.registry import register_model\n\n@register_model('{name}')\nclass Mine:\n    'A model.'\n"
+MODEL = """\
+from fairseq_ecg.registry import register_model
+
+@register_model("{name}")
+class Mine:
+    "A model."
+"""
 
 
 @pytest.fixture(autouse=True)

@@ -146,7 +146,8 @@ def _run_all(invocation: Invocation) -> int:
 def _folder_name(number: int, choices: list[str]) -> str:
     """``03-lr=1e-4,batch_size=8``: readable, unique by its number, safe as a folder."""
     words = ",".join(choice.split(".", 1)[-1] for choice in choices)
-    return f"{number:02d}-{re.sub(r'[^A-Za-z0-9_.=,+-]+', '_', words)}"[:100].rstrip("-")
+    safe = re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", re.sub(r"[][(){}'\" ]", "", words))
+    return f"{number:02d}-{safe}"[:100].rstrip("-")
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

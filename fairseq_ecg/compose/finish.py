@@ -43,6 +43,13 @@ class Draft:
     """The file, for error messages."""
     overridden: frozenset[str] = frozenset()
     """Dotted keys that the command line set."""
+    is_foreign: bool = False
+    """Parts come from another program's checkpoint: options we do not have are dropped with a notice."""
+
+    @property
+    def tolerant(self) -> bool:
+        """Whether unknown options that nobody typed are dropped instead of refused."""
+        return self.is_foreign or written_by_reference(self.values)
 
     def origin(self, key: str) -> str:
         typed = any(name == key or name.startswith(f"{key}.") for name in self.overridden)
@@ -56,7 +63,7 @@ def finish(draft: Draft) -> RunConfig:
         ConfigError: with the key, its value, where it was said, and the nearest thing that is known.
     """
     values = _groups(draft)
-    tolerant = written_by_reference(draft.values)
+    tolerant = draft.tolerant
     overridden = modernise(values, draft.overridden)
     draft = dataclasses.replace(draft, overridden=overridden)
     entries = {group: _entry(group, values, draft) for group in COMPONENT_GROUPS}
@@ -121,11 +128,10 @@ def run_checks(cfg: RunConfig) -> None:
 
 def _groups(draft: Draft) -> dict[str, dict[str, Any]]:
     """The draft as group -> key -> value, refusing groups that do not exist."""
-    tolerant = written_by_reference(draft.values)
     groups: dict[str, dict[str, Any]] = {}
     for group, content in draft.values.items():
         if group not in GROUPS:
-            if tolerant or group in REFERENCE_GROUPS:
+            if draft.tolerant or group in REFERENCE_GROUPS:
                 logger.warning("%s: ignoring the group %r, which means nothing here", draft.source, group)
                 continue
             raise ConfigError(_unknown_group(group, draft))

@@ -131,13 +131,7 @@ def test_a_multirun_trains_each_combination_in_its_own_folder_and_ends_with_a_ta
 def test_a_folder_name_of_a_multirun_is_safe_whatever_was_swept(runs):
     assert main(["train", "-m", "task.data='a/b','c:d'", "optimization.lr=[1],[2]", *RECIPE]) == 0
     names = [Path(cfg.checkpoint.save_dir).name for cfg in runs]
-    assert names == [
-        "00-data=a_b,lr=_1",
-        "01-data=a_b,lr=_2",
-        "02-data=c_d,lr=_1",
-        "03-data=c_d,lr=_2",
-    ] or all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789=,_-") for name in names)
-    assert len(set(names)) == 4
+    assert names == ["00-data=a_b,lr=1", "01-data=a_b,lr=2", "02-data=c_d,lr=1", "03-data=c_d,lr=2"]
 
 
 def test_a_multirun_checks_every_config_before_the_first_run(runs, capsys):
@@ -169,12 +163,8 @@ def test_cfg_job_of_a_multirun_prints_every_config(runs, capsys):
 def test_a_mistake_is_one_line(runs, capsys):
     assert main(["train", "task.data=here", "model.mask_prop=0.5", *RECIPE]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == (
-        "fairseq-ecg train: error: unknown option model.mask_prop on the command line: did you mean 'mask_prob' "
-        "or 'mask_other' or 'mask_length'?"
-    ) or line.startswith(
-        "fairseq-ecg train: error: unknown option model.mask_prop on the command line: did you mean 'mask_prob'"
-    )
+    assert line.startswith("fairseq-ecg train: error: unknown option model.mask_prop on the command line: ")
+    assert "did you mean 'mask_prob'" in line
 
 
 def test_a_wav2vec2_criterion_without_a_mask_is_refused(runs, capsys):
