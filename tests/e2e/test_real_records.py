@@ -128,7 +128,7 @@ def test_fine_tuning_logs_the_score_of_its_written_predictions(work, pretrained,
     with weights_file.open(newline="") as file:
         table = list(csv.reader(file))
     weights = np.array([[float(cell) for cell in row[1:]] for row in table[1:]])
-    normal = [i for i, name in enumerate(table[0][1:]) if "426783006" in name.split("|")][0]
+    normal = next(i for i, name in enumerate(table[0][1:]) if "426783006" in name.split("|"))
     expected = slow_challenge_score(targets > 0.5, outputs, weights, normal)
     logged = run_validation(validate)
     assert logged["cinc_score"] == pytest.approx(expected, abs=1e-6)
