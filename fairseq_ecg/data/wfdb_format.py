@@ -160,13 +160,9 @@ def parse_header(text: str, path: Path) -> Header:
     Raises:
         DataError: the record line or a signal line cannot be understood, or the number of signals is wrong.
     """
-    lines = []
-    comments = []
-    for line in text.splitlines():
-        if line.startswith("#"):
-            comments.append(line[1:].strip())
-        elif line and not line.isspace():
-            lines.append(line)
+    every = text.splitlines()
+    comments = [line[1:].strip() for line in every if line[:1] == "#"]
+    lines = [line for line in every if line[:1] != "#" and line and not line.isspace()]
     if not lines:
         raise DataError(f"{path}: no record line: the header is empty; fetch the file again")
     fields = lines[0].split()
@@ -196,6 +192,19 @@ def parse_header(text: str, path: Path) -> Header:
     )
 
 
+def _read_bytes(path: Path | str) -> bytes:
+    """A whole file. Python's file objects cost as much as reading a header does."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size
+        content = os.read(descriptor, size)
+        while len(content) < size and (more := os.read(descriptor, size - len(content))):
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
+
+
 def read_header(path: Path | str) -> Header:
     """Read a ``.hea`` file.
 
@@ -204,8 +213,7 @@ def read_header(path: Path | str) -> Header:
     """
     path = path if isinstance(path, Path) else Path(path)
     try:
-        with open(path, "rb", buffering=0) as file:
-            content = file.read()
+        content = _read_bytes(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     return parse_header(content.decode("utf-8", errors="replace"), path)
@@ -302,8 +310,7 @@ def _read_file_16(header: Header, name: str, num_signals: int, offset: int) -> N
     """(T, L) samples of one file, a view of its bytes."""
     path = os.path.join(os.path.dirname(header.path), name)
     try:
-        with open(path, "rb", buffering=0) as file:
-            content = file.read()
+        content = _read_bytes(path)
     except OSError as error:
         raise DataError(f"{path}: named by {header.path.name}, cannot be read: {error.strerror}") from None
     frame_size = 2 * num_signals
