@@ -153,7 +153,7 @@ def _check(options: argparse.Namespace) -> int:
     manifests = [Manifest.read(path) for path in _tsv_files(options.manifest)]
     for manifest in manifests:
         num_records = check_manifest(manifest, is_fast=options.fast)
-        how = "found" if options.fast else "read, checksums match"
+        how = "found" if options.fast else "read" if manifest.files else "read, checksums match"
         print(f"{manifest.path}: {manifest.num_rows} segments of {num_records} records {how}")
     for first, second, count in shared_patients(manifests):
         print(f"warning: {count} patients are in {first.path} and in {second.path}")

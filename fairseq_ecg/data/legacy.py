@@ -119,10 +119,10 @@ def read_mat_segment(path: Path) -> MatSegment:
     """
     import scipy.io
 
+    if not path.is_file():
+        raise DataError(f"{path} is missing; the manifest names it")
     try:
         content = scipy.io.loadmat(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing; the manifest names it") from error
     except Exception as error:  # scipy raises a dozen kinds for damaged files
         raise DataError(f"{path} cannot be read as a .mat file ({error}); it may be truncated") from error
     if "feats" not in content or content["feats"].ndim != 2:

@@ -45,6 +45,16 @@ _KINDS = {
     ),
 }
 _NARROW = {"shard": np.int32, "num_samples": np.int32, "crc32": np.uint32, "age": np.float32}
+_TEXT_PARTS = ("codes", "blob", "offsets", "hashes")
+_CACHED = (
+    "lead_mean",
+    "lead_std",
+    *(
+        array
+        for name, kind in _KINDS.items()
+        for array in ([f"{name}.{part}" for part in _TEXT_PARTS] if kind is Kind.TEXT else [name])
+    ),
+)
 _CACHE = "index.cache"
 _CACHE_VERSION = 1
 
@@ -115,13 +125,7 @@ class StoreIndex:
 
     def text(self, name: str) -> TextColumn:
         """A column of texts."""
-        arrays = self._arrays
-        return TextColumn(
-            arrays[f"{name}.codes"],
-            arrays[f"{name}.blob"],
-            arrays[f"{name}.offsets"],
-            arrays[f"{name}.hashes"],
-        )
+        return TextColumn(*(self._arrays[f"{name}.{part}"] for part in _TEXT_PARTS))
 
     def lead_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and standard deviation of every record, each (records, leads), mV."""
@@ -155,10 +159,7 @@ def _read_table(path: Path) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for name, column in read_table(path, _KINDS).items():
         if isinstance(column, TextColumn):
-            arrays[f"{name}.codes"] = column.codes
-            arrays[f"{name}.blob"] = column.blob
-            arrays[f"{name}.offsets"] = column.offsets
-            arrays[f"{name}.hashes"] = column.hashes
+            arrays.update({f"{name}.{part}": getattr(column, part) for part in _TEXT_PARTS})
         else:
             arrays[name] = column.astype(_NARROW.get(name, column.dtype))
     return arrays
@@ -190,8 +191,8 @@ def _open_cache(cache: Path, path: Path) -> dict[str, NDArray[Any]] | None:
             and stamp["sha256"] != _stamp(path, with_digest=True)["sha256"]
         ):
             return None
-        return {file.stem: _map(file) for file in cache.glob("*.npy")}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {name: _map(cache / f"{name}.npy") for name in _CACHED}
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None  # a damaged cache is only a slower start
 
 
