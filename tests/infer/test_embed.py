@@ -80,6 +80,24 @@ def test_a_store_and_files_can_be_embedded(manifests, encoder, tmp_path, caplog)
     assert "embedded 1 records, 2 segments" in caplog.text
 
 
+def test_the_patient_of_a_file_is_the_one_its_header_names(encoder, tmp_path):
+    import wfdb
+
+    signal = np.random.default_rng(0).normal(size=(NUM_SAMPLES, 2))
+    wfdb.wrsamp(
+        "A1",
+        RATE,
+        ["mV"] * 2,
+        ["I", "II"],
+        signal,
+        fmt=["16"] * 2,
+        comments=["Patient: p7"],
+        write_dir=tmp_path,
+    )
+    embeddings = embed(encoder, find_inputs(tmp_path, FileOptions()))
+    assert [(item.record_id, item.patient_id) for item in embeddings.inputs] == [("A1", "p7")]
+
+
 def test_real_records_are_embedded_from_their_headers(encoder, shared):
     folder = shared / "data" / "real_ecg" / "cinc2021"
     inputs = find_inputs(folder, FileOptions())[:6]
