@@ -166,6 +166,8 @@ def test_a_single_component_is_finished_from_a_dict():
         ("+task.lable_file=y.npy", ["'label_file'"]),
         ("model.batch_size=3", ["'dataset.batch_size'"]),
         ("lr=1e-4", ["write optimization.lr"]),
+        ("encoder_layers=3", ["write model.encoder_layers"]),
+        ("task.encoder_layers=3", ["'model.encoder_layers'"]),
         ("optimisation.lr=1e-4", ["'optimization'"]),
         ("optimizer.lr=1e-4", ["set optimization.lr instead"]),
         ("model.encoder_layers=many", ["model.encoder_layers on the command line", "'many'", "whole number"]),
