@@ -43,7 +43,7 @@ No data at hand? `fairseq-ecg demo` walks this path on synthetic records in a fe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``fairseq-ecg COMMAND ARGUMENTS``; returns the exit status (2: a user's mistake; 130: interrupted)."""
+    """Run ``fairseq-ecg COMMAND ARGUMENTS``; the status is 2 for a user's mistake, 130 if interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(help_text())
