@@ -71,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{kind}: timed region: {timed}\n  wfdb: {theirs}\n  ours: {ours}")
             print(
                 f"  wfdb {result['wfdb_us']:.0f} us, ours {result['ours_us']:.0f} us per record; ratio "
-                f"median "
-                f"{result['ratio']:.1f} ({result['lowest']:.1f} to {result['highest']:.1f}), "
+                f"median {result['ratio']:.1f} ({result['lowest']:.1f} to {result['highest']:.1f}), "
                 f"goal {result['goal']:.0f}: {'met' if result['ratio'] >= result['goal'] else 'MISSED'}"
             )
     return 0 if all(result["ratio"] >= result["goal"] for result in results.values()) else 1

@@ -100,7 +100,7 @@ def _parser(entry: Entry | None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    sources = "; ".join(f"{known.name}: {known.summary}" for known in READERS)
+    sources = "; ".join(f"{known.name}: {known.summary.rstrip('.')}" for known in READERS)
     parser.add_argument("source", metavar="SOURCE", help=sources.replace("%", "%%"))
     parser.add_argument("raw_dir", metavar="RAW_DIR", type=Path, help="folder with the raw records")
     parser.add_argument("store_dir", metavar="STORE_DIR", type=Path, help="folder to make")

@@ -147,9 +147,12 @@ def prepare(
         progress: given the number of records, wraps them to show how far the work is.
 
     Raises:
+        ConfigError: ``num_workers`` is negative.
         DataError: nothing to read, the store cannot be written, a policy says ``error``, or no record is
         left.
     """
+    if num_workers < 0:
+        raise ConfigError(f"num_workers={num_workers}: 0 (none beside the main thread) or more")
     report = Report()
     kept = {**(choices or {}), **asdict(options), "leads": list(options.leads)}
     try:

@@ -446,7 +446,8 @@ def _slow_noise(random: Generator, rows: int, time: Floats, rate: float) -> Floa
     values = random.normal(0, 1, (rows, len(knots)))
     # A window over three knots takes the corners out of the straight lines between them.
     values[:, 1:-1] = 0.25 * values[:, :-2] + 0.5 * values[:, 1:-1] + 0.25 * values[:, 2:]
-    return np.stack([np.interp(time, knots, row) for row in values]) / np.sqrt(0.375)
+    curves = [np.interp(time, knots, row) for row in values]
+    return np.asarray(np.stack(curves) / np.sqrt(0.375))
 
 
 def _atrial_activity(patient: Patient, random: Generator, rhythm: str, time: Floats) -> Floats:

@@ -24,6 +24,20 @@ DEFAULT_GAIN = 200.0
 INVALID = -32768
 """The int16 value that marks a missing sample in format 16."""
 
+_SAMPLE_BYTES = {
+    "8": 1,
+    "16": 2,
+    "24": 3,
+    "32": 4,
+    "61": 2,
+    "80": 1,
+    "160": 2,
+    "212": 1.5,
+    "310": 4 / 3,
+    "311": 4 / 3,
+}
+"""Of the formats that pack samples at a fixed size (signal(5))."""
+
 _STORAGE = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?")
 _GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(([-+]?\d+)\))?(?:/(\S+))?")
 _DATE = re.compile(r"(\d{1,2})[/-](?:(\d{1,2})|([A-Za-z]{3}))[/-](\d{4})")
@@ -69,8 +83,8 @@ class Header(NamedTuple):
 
     path: Path
     record_name: str
-    num_segments: int
-    """1, or the number of records a multi-segment record is made of."""
+    segments: tuple[str, ...]
+    """Names of the records a multi-segment record is made of, ``~`` for a gap; empty for any other record."""
     sampling_rate: float
     num_samples: int | None
     """None: as many as the files hold."""
@@ -161,23 +175,23 @@ def parse_header(text: str, path: Path) -> Header:
         num_signals = int(fields[1])
         sampling_rate = float(fields[2].partition("/")[0].partition("(")[0])
         num_samples = int(fields[3]) if len(fields) > 3 else None
-        num_segments = int(segments or 1)
+        num_segments = int(segments or 0)
     except (IndexError, ValueError):
         raise DataError(f"{path}: record line {lines[0]!r} is not 'NAME SIGNALS RATE SAMPLES ...'") from None
-    if num_segments > 1:
-        lines = lines[:1]  # what follows names segments, not signals
-    elif len(lines) - 1 != num_signals:
+    announced, what = (num_segments, "segments") if num_segments else (num_signals, "signals")
+    if len(lines) - 1 != announced:
         raise DataError(
-            f"{path}: the record line announces {num_signals} signals, {len(lines) - 1} lines follow"
+            f"{path}: the record line announces {announced} {what}, {len(lines) - 1} lines follow"
         )
+    segment_names = [line.split()[0] for line in lines[1:]] if num_segments else []
     return Header(
         path,
         name,
-        num_segments,
+        tuple(segment_names),
         sampling_rate,
         num_samples or None,
         _parse_date(fields[4:]) if len(fields) > 4 else "",
-        tuple([_parse_signal(line, path) for line in lines[1:]]),
+        () if num_segments else tuple([_parse_signal(line, path) for line in lines[1:]]),
         tuple(comments),
     )
 
@@ -211,8 +225,10 @@ def read_digital(path: Path | str) -> tuple[NDArray[np.int16], Header]:
             samples do not fit int16 or need several segments (``read_physical`` reads those).
     """
     header = read_header(path)
-    if header.num_segments > 1:
-        raise DataError(f"{header.path}: a record of {header.num_segments} segments has no one digital scale")
+    if header.segments:
+        raise DataError(
+            f"{header.path}: a record of {len(header.segments)} segments has no one digital scale"
+        )
     if not header.signals:
         raise DataError(f"{header.path}: the header names no signals")
     plain = all([signal.storage[:3] == ("16", 1, 0) for signal in header.signals])
@@ -228,7 +244,7 @@ def read_physical(path: Path | str) -> tuple[NDArray[np.float32], Header]:
         DataError: as for ``read_digital``.
     """
     header = read_header(path)
-    if header.num_segments > 1 or any([signal.storage.format in ("24", "32") for signal in header.signals]):
+    if header.segments or any([signal.storage.format in ("24", "32") for signal in header.signals]):
         record = _wfdb_record(header, physical=True)
         signals = tuple(
             SignalHeader("", Storage("", 1, 0, 0), Calibration(1.0, 0, unit or "mV", True), None, None, name)
@@ -314,6 +330,7 @@ def _read_other(header: Header) -> NDArray[np.int16]:
 def _wfdb_record(header: Header, *, physical: bool):  # type: ignore[no-untyped-def]  # wfdb has no types
     import wfdb
 
+    _check_sizes(header)
     try:
         return wfdb.rdrecord(str(header.path.with_suffix("")), physical=physical)
     except FileNotFoundError as error:
@@ -323,6 +340,35 @@ def _wfdb_record(header: Header, *, physical: bool):  # type: ignore[no-untyped-
         # says.
         reason = " ".join(str(error).split())
         raise DataError(f"{header.path}: wfdb cannot read it: {type(error).__name__}: {reason}") from error
+
+
+def _check_sizes(header: Header) -> None:
+    """Refuse files that are shorter than their header says: wfdb repeats samples instead of saying so.
+
+    Compressed formats have no size to compare with; their decoder notices.
+    """
+    for name in header.segments:
+        if name != "~":
+            _check_sizes(read_header(header.path.with_name(f"{name}.hea")))
+    needed: dict[str, float] = {}
+    for signal in header.signals:
+        size = _SAMPLE_BYTES.get(signal.storage.format)
+        if size is not None and header.num_samples is not None:
+            size *= header.num_samples * signal.storage.samples_per_frame
+            needed[signal.file_name] = needed.get(signal.file_name, signal.storage.byte_offset) + size
+    for name, size in needed.items():
+        path = header.path.with_name(name)
+        try:
+            found = path.stat().st_size
+        except OSError as error:
+            raise DataError(
+                f"{path}: named by {header.path.name}, cannot be read: {error.strerror}"
+            ) from None
+        if found < int(size):
+            raise DataError(
+                f"{path}: truncated: {found} bytes where the header's {header.num_samples} samples need "
+                f"{int(size)}; fetch the file again"
+            )
 
 
 def _verify(digital: NDArray[np.int16], header: Header) -> None:

@@ -90,10 +90,10 @@ class Trainer:
         self.results: dict[str, float] = {}
 
     def _wrap(self) -> nn.Module:
-        model = self.model
+        model: nn.Module = self.model
         if self.cfg.common.compile:
             # The loss stays outside: its reductions run in float32 whatever the autocast type.
-            model = torch.compile(model, dynamic=False)
+            model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
         if self.world.size == 1:
             return model
         options = self.cfg.distributed_training
@@ -108,7 +108,7 @@ class Trainer:
         if options.ddp_comm_hook == "fp16":
             from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 
-            wrapped.register_comm_hook(None, fp16_compress_hook)  # type: ignore[arg-type]
+            wrapped.register_comm_hook(None, fp16_compress_hook)
         return wrapped
 
     # One update -------------------------------------------------------------------------------------------
