@@ -105,4 +105,5 @@ def help_text() -> str:
 def _summary(path: Path) -> str:
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     first = doc.partition("\n")[0].strip().replace("``", "`")
-    return first.removeprefix(f"`fairseq-ecg {path.stem}`:").strip()
+    summary = first.removeprefix(f"`fairseq-ecg {path.stem}`:").strip()
+    return summary[:1].upper() + summary[1:]

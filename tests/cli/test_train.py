@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fairseq_ecg.cli.main import main
+from fairseq_ecg.cli.main import main, train
 from fairseq_ecg.errors import DataError
 from tests.training import TINY_MODEL, TINY_RUN
 
@@ -200,3 +200,18 @@ def test_a_multirun_really_trains_every_combination(manifest_dir, tmp_path, caps
     assert [row[1] for row in rows] == ["common.seed=1", "common.seed=2"]
     assert rows[0][2:] != rows[1][2:], "another seed gives another loss"
     assert all(any("loss=" in cell for cell in row) for row in rows)
+
+
+def test_the_commands_that_make_data_make_what_the_run_reads(runs, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config-name", "diagnosis"]) == 2
+    prepare, split, again = (shlex.split(line) for line in capsys.readouterr().err.splitlines()[1:])
+    fewer = ["6" if word == "64" else word for word in prepare[1:]]
+    assert main(fewer) == 0
+    assert main(split[1:]) == 0
+    assert again[0] == "fairseq-ecg-train"
+    assert train(again[1:]) == 0
+    (cfg,) = runs
+    for subset in ("train", *cfg.dataset.valid_subsets):
+        assert (Path(cfg.task.config.data) / f"{subset}.tsv").is_file()
+    assert Path(cfg.task.config.label_file).is_file()

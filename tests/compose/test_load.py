@@ -5,6 +5,8 @@ import os
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from fairseq_ecg.cli.train import to_yaml
 from fairseq_ecg.compose import component_from_dict, config_from_dict, load_config
@@ -143,6 +145,13 @@ def test_loading_writes_nothing_and_stays_in_the_working_directory(load, tmp_pat
     assert (cfg.task.config.data, cfg.checkpoint.save_dir) == ("here", "there")
     assert os.getcwd() == str(work)
     assert list(work.iterdir()) == []
+
+
+def test_a_caller_inside_a_hydra_application_keeps_it(load, recipe):
+    with initialize_config_dir(version_base="1.3", config_dir=str(recipe)):
+        assert load().model.config.encoder_layers == 3
+        assert compose(config_name="recipe").model.encoder_layers == 3
+    assert not GlobalHydra.instance().is_initialized()
 
 
 def test_the_finished_yaml_reads_back_as_the_same_config(load, tmp_path):
