@@ -53,9 +53,11 @@ def test_every_built_in_folder_exists_and_imports_without_failure(monkeypatch):
     assert "physionet2021" in READERS
 
 
-def test_every_component_is_described_and_located():
+def test_every_built_in_component_is_described_and_located():
     for kind in REGISTRIES.values():
         for entry in kind:
+            if not entry.factory.__module__.startswith("fairseq_ecg."):
+                continue  # registered by another test
             assert entry.summary, f"{kind.kind} {entry.name} has no docstring"
             assert ".py:" in entry.location
 

@@ -21,6 +21,7 @@ from fairseq_ecg.compose.groups import (
     field_defaults,
     field_names,
     field_types,
+    homes_of,
 )
 from fairseq_ecg.config import Choice, RunConfig, plain
 from fairseq_ecg.errors import ConfigError, FairseqEcgError, nearest
@@ -146,7 +147,7 @@ def _groups(draft: Draft) -> dict[str, dict[str, Any]]:
 
 
 def _unknown_group(group: str, draft: Draft) -> str:
-    homes = [home for home, cls in FIXED_GROUPS.items() if group in field_names(cls)]
+    homes = homes_of(group)
     hint = f"write {homes[0]}.{group}" if homes else nearest(group, GROUPS)
     return f"unknown config group {group!r} {draft.origin(group)}: {hint}"
 
@@ -200,7 +201,7 @@ def _unknown_key(group: str, key: str, known: list[str], draft: Draft) -> str:
     if (group, key) in MIRRORS:
         hint = f"set {MIRRORS[group, key]} instead"
     else:
-        homes = [home for home, cls in FIXED_GROUPS.items() if key in field_names(cls) and home != group]
+        homes = [home for home in homes_of(key) if home != group]
         hint = f"did you mean '{homes[0]}.{key}'?" if homes else nearest(key, known)
     return f"unknown option {group}.{key} {draft.origin(f'{group}.{key}')}: {hint}"
 

@@ -9,10 +9,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fairseq_ecg.cli.main import main
+from fairseq_ecg.cli.main import main, train
 from fairseq_ecg.errors import DataError
+from tests.training import TINY_MODEL, TINY_RUN
 
 RECIPE = ["--config-name", "w2v_cmsc_rlm"]
+TINY_PRETRAINING = (
+    "model.latent_vars=6",
+    "model.final_dim=8",
+    "model.num_negatives=5",
+    "model.mask_length=3",
+)
 SMALL = ["model.encoder_layers=1", "model.encoder_embed_dim=16", "model.encoder_attention_heads=2"]
 
 
@@ -116,7 +123,9 @@ def test_a_multirun_trains_each_combination_in_its_own_folder_and_ends_with_a_ta
         "03-lr=0.2,seed=2",
     ]
     assert {folder.parent for folder in folders} == {tmp_path / "sweep"}
-    head, *rows = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[3].startswith("run 4 of 4: optimization.lr=0.2 common.seed=2 -> ")
+    head, *rows = captured.out.splitlines()
     assert head.split() == ["save_dir", "overrides", "result"]
     assert [row.split()[1:] for row in rows] == [
         [
@@ -177,3 +186,32 @@ def test_obsolete_options_are_accepted_with_a_notice(runs, caplog):
     with caplog.at_level(logging.WARNING):
         assert main(["train", "task.data=here", "common.all_gather_list_size=2048000", *RECIPE]) == 0
     assert "all_gather_list_size=2048000" in caplog.text
+
+
+def test_a_multirun_really_trains_every_combination(manifest_dir, tmp_path, capsys):
+    small = [*TINY_MODEL, *TINY_RUN, *TINY_PRETRAINING, "optimization.max_epoch=1"]
+    argv = [f"task.data={manifest_dir}", f"checkpoint.save_dir={tmp_path}/sweep", "common.seed=1,2"]
+    assert main(["train", "--multirun", *argv, *small, *RECIPE]) == 0
+    for folder in ("00-seed=1", "01-seed=2"):
+        assert (
+            tmp_path / "sweep" / folder / "checkpoints" / "checkpoint_last" / "model.safetensors"
+        ).is_file()
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(str(tmp_path))]
+    assert [row[1] for row in rows] == ["common.seed=1", "common.seed=2"]
+    assert rows[0][2:] != rows[1][2:], "another seed gives another loss"
+    assert all(any("loss=" in cell for cell in row) for row in rows)
+
+
+def test_the_commands_that_make_data_make_what_the_run_reads(runs, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config-name", "diagnosis"]) == 2
+    prepare, split, again = (shlex.split(line) for line in capsys.readouterr().err.splitlines()[1:])
+    fewer = ["6" if word == "64" else word for word in prepare[1:]]
+    assert main(fewer) == 0
+    assert main(split[1:]) == 0
+    assert again[0] == "fairseq-ecg-train"
+    assert train(again[1:]) == 0
+    (cfg,) = runs
+    for subset in ("train", *cfg.dataset.valid_subsets):
+        assert (Path(cfg.task.config.data) / f"{subset}.tsv").is_file()
+    assert Path(cfg.task.config.label_file).is_file()
