@@ -19,7 +19,7 @@ RECIPE = ["--config-dir", str(PLUGIN / "recipes"), "--config-name", "lead_recons
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which the plugin was installed by pip, without network and without touching the environment."""
+    """A folder into which pip installed the plugin, without network and beside the environment."""
     folder = tmp_path_factory.mktemp("plugin")
     source = shutil.copytree(PLUGIN, folder / "source")  # setuptools writes into the folder it builds
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
@@ -153,3 +153,33 @@ def test_lead_gains_lie_in_their_range_and_scale_whole_leads(plugin):
     source = torch.ones(500, 12, 4)
     assert torch.equal(step.apply(source, gains), gains[..., None].expand(500, 12, 4))
     assert torch.equal(source, torch.ones(500, 12, 4))
+
+
+def test_the_installed_plugin_trains_and_its_checkpoint_is_validated(site, manifest_dir, tmp_path):
+    small = ["model.depth=2", "model.embed_dim=8", "dataset.batch_size=4", "dataset.num_workers=0"]
+    data = [f"task.data={manifest_dir}", "task.only_sources=[tiny]", "checkpoint.save_dir=run"]
+    result = fairseq_ecg(
+        site,
+        "train",
+        *data,
+        *small,
+        "optimization.max_epoch=2",
+        "common.cpu=true",
+        *RECIPE,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "checkpoints" / "checkpoint_best" / "model.safetensors").is_file()
+    trained = dict(line.split() for line in result.stdout.splitlines())
+    result = fairseq_ecg(site, "validate", "common_eval.path=run", "common.cpu=true", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("valid squared_error ")]
+    # Printed with six digits by both; one process, one seed, the same batches.
+    assert line.split()[2] == next(value for name, value in trained.items() if "squared_error" in name)
+
+
+def test_sources_that_the_manifest_lacks_are_refused(site, manifest_dir, tmp_path):
+    data = [f"task.data={manifest_dir}", "task.only_sources=[elsewhere]", "checkpoint.save_dir=run"]
+    result = fairseq_ecg(site, "train", *data, "common.cpu=true", *RECIPE, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "task.only_sources=['elsewhere']; the manifest has tiny" in result.stderr

@@ -11,7 +11,13 @@ from fairseq_ecg import plugins, registry
 from fairseq_ecg.errors import ConfigError
 from fairseq_ecg.registry import MODELS, READERS, REGISTRIES
 
-MODEL = "from fairseq_ecg.registry import register_model\n\n@register_model('{name}')\nclass Mine:\n    'A model.'\n"
+MODEL = """\
+from fairseq_ecg.registry import register_model
+
+@register_model("{name}")
+class Mine:
+    "A model."
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +53,11 @@ def test_every_built_in_folder_exists_and_imports_without_failure(monkeypatch):
     assert "physionet2021" in READERS
 
 
-def test_every_component_is_described_and_located():
+def test_every_built_in_component_is_described_and_located():
     for kind in REGISTRIES.values():
         for entry in kind:
+            if not entry.factory.__module__.startswith("fairseq_ecg."):
+                continue  # registered by another test
             assert entry.summary, f"{kind.kind} {entry.name} has no docstring"
             assert ".py:" in entry.location
 

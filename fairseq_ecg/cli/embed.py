@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-EPILOG = """An INPUT is a manifest (.tsv), a prepared store, a record file (.hea, .mat, .npy, .csv, .wav,
-.flac) or a folder of WFDB records. Records are converted to what the checkpoint was trained on (rate, lead
-order, unit; missing leads become zeros) and every conversion is said. A record longer than a segment is cut,
-its segments are averaged. Records that cannot be used are listed in OUT.rejected.tsv.
+from fairseq_ecg.cli._parser import CommandParser
+
+EPILOG = """An INPUT is a manifest (.tsv), a prepared store, a folder of WFDB records or a record file (.hea,
+.mat, .npy, .csv, .wav, .flac). Records are converted to what the checkpoint was trained on (rate, lead order,
+unit; missing leads become zeros) and every conversion is said. Records longer than a segment are cut, and
+their segments averaged. Records that cannot be used are listed in OUT.rejected.tsv.
 
 OUT.npz holds the arrays record_id, embedding (records, dim), patient_id and source.
 
@@ -21,13 +22,8 @@ examples:
   fairseq-ecg embed runs/pretrained a.npy out.npz --sampling-rate 250 --leads I,II,V1 --unit uV"""
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fairseq-ecg embed",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> CommandParser:
+    parser = CommandParser("embed", description=__doc__, epilog=EPILOG)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint folder or file, or a run folder")
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="what to embed")
     parser.add_argument("out", metavar="OUT.npz", type=Path, help="file to write")

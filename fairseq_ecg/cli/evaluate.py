@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from fairseq_ecg.cli._parser import CommandParser
 
 EPILOG = """Encoders stay frozen. linear: logistic regression per label on the embeddings of the records,
 regularisation and decision threshold chosen on the validation split; the test split is only measured.
@@ -18,13 +19,8 @@ examples:
   fairseq-ecg evaluate runs/a runs/b --data data/manifest --out runs/scores --seed 1"""
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fairseq-ecg evaluate",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> CommandParser:
+    parser = CommandParser("evaluate", description=__doc__, epilog=EPILOG)
     parser.add_argument(
         "checkpoints", metavar="CHECKPOINT", nargs="+", help="checkpoint or run folder, or file"
     )

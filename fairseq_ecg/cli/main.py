@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ No data at hand? `fairseq-ecg demo` walks this path on synthetic records in a fe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``fairseq-ecg COMMAND ARGUMENTS``; returns the exit status (0, 2 for a user's mistake, 130)."""
+    """Run ``fairseq-ecg COMMAND ARGUMENTS``; the status is 2 for a user's mistake, 130 if interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(help_text())
@@ -66,7 +67,13 @@ def train(argv: Sequence[str] | None = None) -> int:
 def run(command: str, argv: list[str], *, prog: str) -> int:
     """Call the ``main`` of a sub-command and report what goes wrong through no fault of the program."""
     try:
-        return int(importlib.import_module(f"fairseq_ecg.cli.{command}").main(argv))
+        status = int(importlib.import_module(f"fairseq_ecg.cli.{command}").main(argv))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except FairseqEcgError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
@@ -98,4 +105,5 @@ def help_text() -> str:
 def _summary(path: Path) -> str:
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     first = doc.partition("\n")[0].strip().replace("``", "`")
-    return first.removeprefix(f"`fairseq-ecg {path.stem}`:").strip()
+    summary = first.removeprefix(f"`fairseq-ecg {path.stem}`:").strip()
+    return summary[:1].upper() + summary[1:]

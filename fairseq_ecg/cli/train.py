@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shlex
@@ -17,8 +16,6 @@ from fairseq_ecg.errors import ConfigError, FairseqEcgError
 if TYPE_CHECKING:
     from fairseq_ecg.compose import Invocation
     from fairseq_ecg.config import RunConfig
-
-logger = logging.getLogger(__name__)
 
 HELP = """fairseq-ecg-train [KEY=VALUE ...] [--config-name NAME] [--config-dir DIR]     (= fairseq-ecg train)
 
@@ -127,7 +124,7 @@ def _run_all(invocation: Invocation) -> int:
         return 0
     rows, failed, status = [], 0, 0
     for number, (words, cfg, job) in enumerate(jobs):
-        logger.info("run %d of %d: %s", number + 1, len(jobs), words)
+        print(f"run {number + 1} of {len(jobs)}: {words} -> {cfg.checkpoint.save_dir}", file=sys.stderr)
         try:
             status, results = _train(cfg, job)
             row = " ".join(f"{name}={value:.6g}" for name, value in results.items())
@@ -146,7 +143,8 @@ def _run_all(invocation: Invocation) -> int:
 def _folder_name(number: int, choices: list[str]) -> str:
     """``03-lr=1e-4,batch_size=8``: readable, unique by its number, safe as a folder."""
     words = ",".join(choice.split(".", 1)[-1] for choice in choices)
-    return f"{number:02d}-{re.sub(r'[^A-Za-z0-9_.=,+-]+', '_', words)}"[:100].rstrip("-")
+    safe = re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", re.sub(r"[][(){}'\" ]", "", words))
+    return f"{number:02d}-{safe}"[:100].rstrip("-")
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     from fairseq_ecg.trainer.validate import run
 
-    results: Mapping[str, Mapping[str, float]] = run(cfg)
+    results = run(cfg)
     if os.environ.get("RANK", "0") == "0":
         for subset, values in results.items():
             for name, value in values.items():
@@ -77,7 +77,7 @@ def with_checkpoint(draft: Draft) -> Draft:
     path = common_eval.get("path")
     if path in (None, "", "???", "null"):
         raise ConfigError("no checkpoint to validate: give common_eval.path=CHECKPOINT")
-    stored = _read_checkpoint(str(path))
+    stored, is_foreign = _read_checkpoint(str(path))
     overrides = _model_overrides(common_eval.get("model_overrides"))
     merged: dict[str, Any] = {}
     for group in {**stored, **draft.values}:
@@ -89,22 +89,25 @@ def with_checkpoint(draft: Draft) -> Draft:
     for key, value in (("model_path", None), ("no_pretrained_weights", True)):
         if key in merged.get("model", {}) and f"model.{key}" not in draft.overridden:
             merged["model"][key] = value
-    return replace(draft, values=merged, source=f"{path} or {draft.source}")
+    return replace(draft, values=merged, source=f"{path} or {draft.source}", is_foreign=is_foreign)
 
 
-def _read_checkpoint(path: str) -> dict[str, Any]:
-    """The config groups a checkpoint stores; a foreign file tells its model alone."""
-    from fairseq_ecg.compose.groups import GROUPS
-    from fairseq_ecg.trainer.build import read_pretrained
+def _read_checkpoint(path: str) -> tuple[dict[str, Any], bool]:
+    """The config groups of a checkpoint that matter for validation, and whether the file is a foreign one.
+
+    A foreign file tells its model and its criterion. Where and how a checkpoint was trained (devices,
+    precision, optimization, run folder) says nothing about where it is validated.
+    """
+    from fairseq_ecg.interop.foreign import read_foreign
     from fairseq_ecg.trainer.checkpoint import read_config, resolve
 
     found = resolve(path)
-    stored = {"model": read_pretrained(found).model} if found.is_file() else read_config(found)
-    stored = {group: dict(stored[group]) for group in GROUPS if group in stored}
-    # Where and how the checkpoint was trained says nothing about where it is validated.
-    for group in ("common", "common_eval", "distributed_training", "optimization", "checkpoint"):
-        stored.pop(group, None)
-    return stored
+    if found.is_file():
+        imported = read_foreign(found)
+        model = {"_name": imported.name, **imported.config}
+        return {"model": model, **({"criterion": imported.criterion} if imported.criterion else {})}, True
+    stored = read_config(found)
+    return {group: stored[group] for group in ("task", "model", "criterion", "dataset")}, False
 
 
 def _model_overrides(text: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Union, get_args, get_origin
 
@@ -61,8 +61,7 @@ def _convert(value: Any, annotation: Any) -> Any:
         return dict(value)
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return _convert_enum(value, annotation)
-    converters = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str}
-    return converters[annotation](value)
+    return _SCALARS[annotation](value)
 
 
 def _convert_union(value: Any, arguments: tuple[Any, ...]) -> Any:
@@ -150,6 +149,9 @@ def _to_str(value: Any) -> str:
     if isinstance(value, list | tuple) and all(isinstance(item, str | int | float) for item in value):
         return ",".join(str(item) for item in value)
     return repr(value) if isinstance(value, Mapping) else str(value)
+
+
+_SCALARS: dict[Any, Callable[[Any], Any]] = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str}
 
 
 def literal(text: str) -> Any:

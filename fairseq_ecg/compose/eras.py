@@ -50,6 +50,8 @@ IGNORED: dict[str, frozenset[str]] = {
         {"checkpoint_suffix", "checkpoint_shard_count", "load_checkpoint_on_all_dp_ranks"}
     ),
     "optimizer": frozenset({"use_old_adam"}),
+    "model": frozenset({"args"}),
+    "criterion": frozenset({"per_log_keys"}),
 }
 """Keys that have no effect here because what they tuned is gone; accepted with a notice."""
 

@@ -21,6 +21,7 @@ from fairseq_ecg.compose.groups import (
     field_defaults,
     field_names,
     field_types,
+    homes_of,
 )
 from fairseq_ecg.config import Choice, RunConfig, plain
 from fairseq_ecg.errors import ConfigError, FairseqEcgError, nearest
@@ -43,6 +44,13 @@ class Draft:
     """The file, for error messages."""
     overridden: frozenset[str] = frozenset()
     """Dotted keys that the command line set."""
+    is_foreign: bool = False
+    """Parts come from another program's checkpoint: options we do not have are dropped with a notice."""
+
+    @property
+    def tolerant(self) -> bool:
+        """Whether unknown options that nobody typed are dropped instead of refused."""
+        return self.is_foreign or written_by_reference(self.values)
 
     def origin(self, key: str) -> str:
         typed = any(name == key or name.startswith(f"{key}.") for name in self.overridden)
@@ -56,7 +64,7 @@ def finish(draft: Draft) -> RunConfig:
         ConfigError: with the key, its value, where it was said, and the nearest thing that is known.
     """
     values = _groups(draft)
-    tolerant = written_by_reference(draft.values)
+    tolerant = draft.tolerant
     overridden = modernise(values, draft.overridden)
     draft = dataclasses.replace(draft, overridden=overridden)
     entries = {group: _entry(group, values, draft) for group in COMPONENT_GROUPS}
@@ -121,11 +129,10 @@ def run_checks(cfg: RunConfig) -> None:
 
 def _groups(draft: Draft) -> dict[str, dict[str, Any]]:
     """The draft as group -> key -> value, refusing groups that do not exist."""
-    tolerant = written_by_reference(draft.values)
     groups: dict[str, dict[str, Any]] = {}
     for group, content in draft.values.items():
         if group not in GROUPS:
-            if tolerant or group in REFERENCE_GROUPS:
+            if draft.tolerant or group in REFERENCE_GROUPS:
                 logger.warning("%s: ignoring the group %r, which means nothing here", draft.source, group)
                 continue
             raise ConfigError(_unknown_group(group, draft))
@@ -140,7 +147,7 @@ def _groups(draft: Draft) -> dict[str, dict[str, Any]]:
 
 
 def _unknown_group(group: str, draft: Draft) -> str:
-    homes = [home for home, cls in FIXED_GROUPS.items() if group in field_names(cls)]
+    homes = homes_of(group)
     hint = f"write {homes[0]}.{group}" if homes else nearest(group, GROUPS)
     return f"unknown config group {group!r} {draft.origin(group)}: {hint}"
 
@@ -194,7 +201,7 @@ def _unknown_key(group: str, key: str, known: list[str], draft: Draft) -> str:
     if (group, key) in MIRRORS:
         hint = f"set {MIRRORS[group, key]} instead"
     else:
-        homes = [home for home, cls in FIXED_GROUPS.items() if key in field_names(cls) and home != group]
+        homes = [home for home in homes_of(key) if home != group]
         hint = f"did you mean '{homes[0]}.{key}'?" if homes else nearest(key, known)
     return f"unknown option {group}.{key} {draft.origin(f'{group}.{key}')}: {hint}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import cache
 from typing import Any, get_type_hints
 
 from fairseq_ecg import config, registry
@@ -35,7 +34,16 @@ def field_names(config_class: type[Any]) -> list[str]:
     return [item.name for item in dataclasses.fields(config_class) if item.init]
 
 
-@cache
+def homes_of(key: str) -> list[str]:
+    """Groups in which some component, or the group itself, has this option."""
+    fixed = [group for group, cls in FIXED_GROUPS.items() if key in field_names(cls)]
+    return fixed + [
+        group
+        for group, registry_ in COMPONENT_GROUPS.items()
+        if any(key in field_names(entry.config) for entry in registry_)
+    ]
+
+
 def field_types(config_class: type[Any]) -> dict[str, Any]:
     """Field name -> resolved annotation."""
     hints = get_type_hints(config_class)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -70,10 +72,7 @@ def _compose(path: Path | None, overrides: list[Override], source: str) -> dict[
     settings = [_hydra_syntax(override) for override in overrides if not override.delete]
     folder = path.parent if path else Path(__file__).parent
     try:
-        with (
-            warnings.catch_warnings(record=True) as remarks,
-            initialize_config_dir(version_base="1.3", config_dir=str(folder)),
-        ):
+        with warnings.catch_warnings(record=True) as remarks, _hydra(folder):
             warnings.simplefilter("always")
             cfg = compose(config_name=path.stem if path else None, overrides=settings)
     except (HydraException, OmegaConfBaseException, YAMLError, TypeError) as error:
@@ -89,6 +88,18 @@ def _compose(path: Path | None, overrides: list[Override], source: str) -> dict[
         if override.delete:
             _delete(values, override.key, source)
     return values
+
+
+@contextmanager
+def _hydra(folder: Path) -> Iterator[None]:
+    """Hydra reading ``folder``; the caller may be inside a Hydra application of its own, which comes back."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(folder)):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def _container(cfg: DictConfig | ListConfig) -> dict[str, Any]:

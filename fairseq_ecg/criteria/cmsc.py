@@ -77,10 +77,7 @@ class Cmsc(nn.Module):
 
     def validate_model(self, model: nn.Module) -> None:
         if not callable(getattr(model, "encode", None)):
-            raise ConfigError(
-                f"criterion cmsc needs an encoder such as ecg_transformer, {type(model).__name__} has "
-                f"no encode()"
-            )
+            raise ConfigError(f"criterion cmsc needs an encoder, {type(model).__name__} has no encode()")
 
     def metrics(self) -> dict[str, dict[str, object]]:
         return {}

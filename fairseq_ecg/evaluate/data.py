@@ -96,10 +96,9 @@ def patient_key(item: RecordInput) -> str:
 
 
 def _labelled(inputs: Sequence[RecordInput], target: NDArray[np.float32]) -> Split:
-    known = ~np.isnan(target).all(axis=1)
-    kept = [item for item, is_known in zip(inputs, known, strict=True) if is_known]
-    patients = np.array([patient_key(item) for item in kept], dtype=np.str_)
-    return Split(tuple(kept), target[known], patients)
+    known = np.flatnonzero(~np.isnan(target).all(axis=1))
+    kept = tuple(inputs[row] for row in known.tolist())
+    return Split(kept, target[known], np.array([patient_key(item) for item in kept], dtype=np.str_))
 
 
 def _prepared_labels(manifest_dir: Path) -> tuple[LabelDefinition, NDArray[np.float32]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -249,8 +249,10 @@ def _with_differences(scored: Sequence[_Scored], everything: dict[str, _Scored])
     corrected = holm([difference.p_value for _, _, difference in found])
     by_row: list[dict[str, AdjustedDifference]] = [{} for _ in scored]
     for (index, name, difference), p_holm in zip(found, corrected, strict=True):
-        interval = asdict(difference.interval)
-        by_row[index][name] = AdjustedDifference(**interval, p_value=difference.p_value, p_holm=p_holm)
+        between = difference.interval
+        by_row[index][name] = AdjustedDifference(
+            between.value, between.low, between.high, difference.p_value, p_holm
+        )
     return [replace(item.row, differences=by_row[index]) for index, item in enumerate(scored)]
 
 

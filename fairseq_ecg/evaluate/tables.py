@@ -173,17 +173,16 @@ def remarks(results: Results) -> list[str]:
     )
     lines = [
         f"Data: {results.data} ({', '.join(results.sources)}); {parts}.",
-        f"Intervals: 95 %, {results.num_resamples} bootstrap resamples of test patients, seed "
-        f"{results.seed}; "
-        "p values are two-sided, Holm-corrected over all differences of the table.",
+        f"Intervals: 95 %, {results.num_resamples} bootstrap resamples of test patients, "
+        f"seed {results.seed}; p values are two-sided, Holm-corrected over all differences of the table.",
         f"Averaged over {len(results.labels)} labels: {', '.join(results.labels)}.",
         f"Challenge score: {results.cinc}.",
     ]
     if results.left_out:
         named = ", ".join(f"{name} ({count})" for name, count in results.left_out.items())
         lines.append(
-            f"Left out for fewer than {results.min_positives} positive test records, or for want of training "
-            f"records with and without the label: {named}."
+            f"Left out for fewer than {results.min_positives} positive test records, or for want of "
+            f"training records with and without the label: {named}."
         )
     if results.is_synthetic:
         lines.insert(0, "SYNTHETIC DATA: these numbers say nothing about real patients.")

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fairseq_ecg.data.signal import resampled_length
 from fairseq_ecg.errors import DataError
 from fairseq_ecg.infer.conform import Segments, conform, cut
-from fairseq_ecg.infer.inputs import RecordInput
+from fairseq_ecg.infer.inputs import Part, RecordInput
 from fairseq_ecg.infer.load import Encoder
 
 logger = logging.getLogger(__name__)
@@ -78,9 +78,12 @@ def embed(encoder: Encoder, inputs: Sequence[RecordInput], *, skip_bad: bool = F
     notes: Counter[str] = Counter()
     started = time.monotonic()
     pending: list[tuple[int, Segments]] = []
+    patients: list[str] = [item.patient_id for item in inputs]
     for row, item in _progress(inputs, encoder.name):
         try:
-            pending += [(row, segments) for segments in _segments(encoder, item, notes)]
+            parts = item.read()
+            pending += [(row, segments) for segments in _segments(encoder, item, parts, notes)]
+            patients[row] = item.patient_id or parts[0].patient_id
         except DataError as error:
             if not skip_bad:
                 raise
@@ -107,18 +110,20 @@ def embed(encoder: Encoder, inputs: Sequence[RecordInput], *, skip_bad: bool = F
         f"; left out {len(rejected)}" if rejected else "",
     )
     return Embeddings(
-        inputs=tuple(item for item, is_used in zip(inputs, used, strict=True) if is_used),
+        inputs=tuple(replace(inputs[row], patient_id=patients[row]) for row in np.flatnonzero(used).tolist()),
         embedding=(sums[used] / counts[used, None]).astype(np.float32),
         rejected=tuple(rejected),
     )
 
 
-def _segments(encoder: Encoder, item: RecordInput, notes: Counter[str]) -> list[Segments]:
+def _segments(
+    encoder: Encoder, item: RecordInput, parts: Sequence[Part], notes: Counter[str]
+) -> list[Segments]:
     """All segments of one record, as the contract wants them."""
     contract = encoder.contract
     found = []
     remarks: set[str] = set()
-    for part in item.read():
+    for part in parts:
         whole = conform(
             part.signal,
             sampling_rate=part.sampling_rate,

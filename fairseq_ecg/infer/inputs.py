@@ -30,6 +30,8 @@ class Part:
     sampling_rate: int
     leads: tuple[str, ...]
     spans: tuple[tuple[int, int], ...] | None = None
+    patient_id: str = ""
+    """Where only the file says it."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class RecordInput:
 
     record_id: str
     patient_id: str
+    """Empty when it is only known after reading."""
     source: str
     idx: int
     """Row in label arrays; -1 where there is none."""
@@ -90,8 +93,8 @@ def store_inputs(store: Store) -> Iterator[RecordInput]:
 
 
 def file_input(path: Path, options: FileOptions) -> RecordInput:
-    """One record file; patient, source and codes are not known before it is read."""
-    return RecordInput(path.stem, path.stem, "", -1, None, _FileRecord((path,), (None,), options))
+    """One record file; patient and codes are not known before it is read."""
+    return RecordInput(path.stem, "", "", -1, None, _FileRecord((path,), (None,), options))
 
 
 def manifest_inputs(manifest: Manifest, options: FileOptions) -> Iterator[RecordInput]:
@@ -187,7 +190,7 @@ class _FileRecord:
             if record is None or path != last:
                 record, last = self._record(path), path
             spans = None if span is None else (span,)
-            parts.append(Part(record.signal, record.sampling_rate, record.leads, spans))
+            parts.append(Part(record.signal, record.sampling_rate, record.leads, spans, record.patient_id))
         return parts
 
     def _record(self, path: Path) -> Record:

@@ -248,22 +248,11 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def _load_foreign(path: Path, format: str | None) -> Encoder:
-    """Read, recognise and translate a foreign file; every importer is asked unless one is named."""
     from fairseq_ecg.compose import component_from_dict
-    from fairseq_ecg.interop.base import Importer
-    from fairseq_ecg.interop.safe_pickle import read_pickled
-    from fairseq_ecg.registry import IMPORTERS, MODELS
+    from fairseq_ecg.interop.foreign import read_foreign
+    from fairseq_ecg.registry import MODELS
 
-    names = IMPORTERS.names() if format is None else [IMPORTERS.get(format).name]
-    tree = read_pickled(path)
-    importers: dict[str, Importer] = {name: IMPORTERS.build(name) for name in names}
-    matches = [name for name, importer in importers.items() if importer.recognise(tree)]
-    if len(matches) != 1:
-        what = (
-            f"fits several formats ({', '.join(matches)}); name one" if matches else "is of no known format"
-        )
-        raise CheckpointError(f"{path} {what}; known formats: {', '.join(names)}")
-    imported = importers[matches[0]].translate(tree)
+    imported = read_foreign(path, format)
     choice = component_from_dict("model", {"_name": imported.name, **imported.config}, source=str(path))
     model: EcgModel = MODELS.build(choice.name, choice.config)
     report = load_tensors(model, imported.state, source=str(path))

@@ -13,7 +13,7 @@ from torch import Tensor
 from fairseq_ecg.contracts import InputContract
 from fairseq_ecg.errors import CheckpointError
 from fairseq_ecg.interop.base import ImportedModel, KeyTable
-from fairseq_ecg.interop.safe_pickle import read_pickled
+from fairseq_ecg.interop.safe_pickle import Inert, read_pickled
 from fairseq_ecg.methods.wcr import Wav2Vec2Config
 from fairseq_ecg.models.classifier import EcgTransformerClassifierConfig
 from fairseq_ecg.models.ecg_transformer import EcgTransformerConfig, sizes_from_tensors
@@ -133,7 +133,8 @@ def _config(
     """Options of the model, and the tensors it does not take."""
     kind = CONFIGS[name]
     known = {item.name for item in fields(kind)}
-    config = {key: value for key, value in group.items() if key in known and key != "model_path"}
+    known.discard("model_path")
+    config = {key: value for key, value in group.items() if key in known and not isinstance(value, Inert)}
     encoder = state
     if name == "ecg_transformer_classifier":
         encoder = {

@@ -12,17 +12,23 @@ from fairseq_ecg.registry import IMPORTERS
 PICKLED = (".pt", ".pth", ".ckpt")
 
 
-def read_foreign(path: Path) -> ImportedModel:
+def read_foreign(path: Path, format: str | None = None) -> ImportedModel:
     """Read, recognise and translate a file; nothing in it is executed.
 
+    Args:
+        path: the file.
+        format: name of the only importer to ask; None: all.
+
     Raises:
-        CheckpointError: it is damaged, or no registered importer knows it.
+        CheckpointError: it is damaged, or none of the importers knows it.
+        ConfigError: no importer has the name.
     """
-    known = f"known formats: {', '.join(IMPORTERS.names())}"
+    entries = list(IMPORTERS) if format is None else [IMPORTERS.get(format)]
+    known = f"known formats: {', '.join(entry.name for entry in entries)}"
     if path.suffix not in PICKLED:
         raise CheckpointError(f"{path}: files ending in {path.suffix or 'nothing'} cannot be read; {known}")
     tree = read_pickled(path)
-    for entry in IMPORTERS:
+    for entry in entries:
         importer: Importer = entry.factory(entry.config())
         if importer.recognise(tree):
             try:

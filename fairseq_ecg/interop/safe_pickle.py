@@ -233,6 +233,24 @@ def _tuple(items: Any = ()) -> tuple[Any, ...]:
     return tuple(items) if isinstance(items, list | tuple) else ()
 
 
+class _Maker:
+    """A function a pickle may call and do nothing else with: its attributes cannot be set."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise CheckpointError(f"tries to set {name} of a function of the reader")
+
+    def __setstate__(self, state: Any) -> None:
+        raise CheckpointError("tries to set the state of a function of the reader")
+
+
 _KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _encode,
@@ -263,7 +281,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str, /) -> Any:
         if (known := _KNOWN.get((module, name))) is not None:
-            return known
+            return _Maker(known)
         if module in ("torch", "torch.storage") and name in _STORAGE_DTYPES:
             return _STORAGE_DTYPES[name]
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):

@@ -54,4 +54,4 @@ def train_spawned(config: dict[str, Any]) -> int:
     """The same in a new process, which gets the config as plain containers and finds the plugins itself."""
     from fairseq_ecg.compose import config_from_dict
 
-    return train_here(config_from_dict(config, source="the starting process"))
+    return train_here(config_from_dict(config, source="the starting process", import_user_dir=True))

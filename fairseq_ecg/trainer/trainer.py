@@ -108,7 +108,7 @@ class Trainer:
         if options.ddp_comm_hook == "fp16":
             from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 
-            wrapped.register_comm_hook(None, fp16_compress_hook)  # type: ignore[arg-type]
+            wrapped.register_comm_hook(None, fp16_compress_hook)
         return wrapped
 
     # One update -------------------------------------------------------------------------------------------

@@ -100,3 +100,15 @@ def test_a_defect_of_the_program_keeps_its_traceback(monkeypatch):
     stand_in(monkeypatch, "train", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["train"])
+
+
+def test_a_reader_that_has_seen_enough_causes_no_traceback():
+    program = "import sys; from fairseq_ecg.cli.main import main; sys.exit(main(['list']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()  # as head does
+        error = process.stderr.read()
+    assert "Traceback" not in error
+    assert "BrokenPipe" not in error
+    assert process.returncode == 141

@@ -9,10 +9,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fairseq_ecg.cli.main import main
+from fairseq_ecg.cli.main import main, train
 from fairseq_ecg.errors import DataError
+from tests.training import TINY_MODEL, TINY_RUN
 
 RECIPE = ["--config-name", "w2v_cmsc_rlm"]
+TINY_PRETRAINING = (
+    "model.latent_vars=6",
+    "model.final_dim=8",
+    "model.num_negatives=5",
+    "model.mask_length=3",
+)
 SMALL = ["model.encoder_layers=1", "model.encoder_embed_dim=16", "model.encoder_attention_heads=2"]
 
 
@@ -116,7 +123,9 @@ def test_a_multirun_trains_each_combination_in_its_own_folder_and_ends_with_a_ta
         "03-lr=0.2,seed=2",
     ]
     assert {folder.parent for folder in folders} == {tmp_path / "sweep"}
-    head, *rows = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[3].startswith("run 4 of 4: optimization.lr=0.2 common.seed=2 -> ")
+    head, *rows = captured.out.splitlines()
     assert head.split() == ["save_dir", "overrides", "result"]
     assert [row.split()[1:] for row in rows] == [
         [
@@ -131,13 +140,7 @@ def test_a_multirun_trains_each_combination_in_its_own_folder_and_ends_with_a_ta
 def test_a_folder_name_of_a_multirun_is_safe_whatever_was_swept(runs):
     assert main(["train", "-m", "task.data='a/b','c:d'", "optimization.lr=[1],[2]", *RECIPE]) == 0
     names = [Path(cfg.checkpoint.save_dir).name for cfg in runs]
-    assert names == [
-        "00-data=a_b,lr=_1",
-        "01-data=a_b,lr=_2",
-        "02-data=c_d,lr=_1",
-        "03-data=c_d,lr=_2",
-    ] or all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789=,_-") for name in names)
-    assert len(set(names)) == 4
+    assert names == ["00-data=a_b,lr=1", "01-data=a_b,lr=2", "02-data=c_d,lr=1", "03-data=c_d,lr=2"]
 
 
 def test_a_multirun_checks_every_config_before_the_first_run(runs, capsys):
@@ -169,12 +172,8 @@ def test_cfg_job_of_a_multirun_prints_every_config(runs, capsys):
 def test_a_mistake_is_one_line(runs, capsys):
     assert main(["train", "task.data=here", "model.mask_prop=0.5", *RECIPE]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == (
-        "fairseq-ecg train: error: unknown option model.mask_prop on the command line: did you mean 'mask_prob' "
-        "or 'mask_other' or 'mask_length'?"
-    ) or line.startswith(
-        "fairseq-ecg train: error: unknown option model.mask_prop on the command line: did you mean 'mask_prob'"
-    )
+    assert line.startswith("fairseq-ecg train: error: unknown option model.mask_prop on the command line: ")
+    assert "did you mean 'mask_prob'" in line
 
 
 def test_a_wav2vec2_criterion_without_a_mask_is_refused(runs, capsys):
@@ -187,3 +186,32 @@ def test_obsolete_options_are_accepted_with_a_notice(runs, caplog):
     with caplog.at_level(logging.WARNING):
         assert main(["train", "task.data=here", "common.all_gather_list_size=2048000", *RECIPE]) == 0
     assert "all_gather_list_size=2048000" in caplog.text
+
+
+def test_a_multirun_really_trains_every_combination(manifest_dir, tmp_path, capsys):
+    small = [*TINY_MODEL, *TINY_RUN, *TINY_PRETRAINING, "optimization.max_epoch=1"]
+    argv = [f"task.data={manifest_dir}", f"checkpoint.save_dir={tmp_path}/sweep", "common.seed=1,2"]
+    assert main(["train", "--multirun", *argv, *small, *RECIPE]) == 0
+    for folder in ("00-seed=1", "01-seed=2"):
+        assert (
+            tmp_path / "sweep" / folder / "checkpoints" / "checkpoint_last" / "model.safetensors"
+        ).is_file()
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(str(tmp_path))]
+    assert [row[1] for row in rows] == ["common.seed=1", "common.seed=2"]
+    assert rows[0][2:] != rows[1][2:], "another seed gives another loss"
+    assert all(any("loss=" in cell for cell in row) for row in rows)
+
+
+def test_the_commands_that_make_data_make_what_the_run_reads(runs, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config-name", "diagnosis"]) == 2
+    prepare, split, again = (shlex.split(line) for line in capsys.readouterr().err.splitlines()[1:])
+    fewer = ["6" if word == "64" else word for word in prepare[1:]]
+    assert main(fewer) == 0
+    assert main(split[1:]) == 0
+    assert again[0] == "fairseq-ecg-train"
+    assert train(again[1:]) == 0
+    (cfg,) = runs
+    for subset in ("train", *cfg.dataset.valid_subsets):
+        assert (Path(cfg.task.config.data) / f"{subset}.tsv").is_file()
+    assert Path(cfg.task.config.label_file).is_file()

@@ -5,6 +5,8 @@ import os
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from fairseq_ecg.cli.train import to_yaml
 from fairseq_ecg.compose import component_from_dict, config_from_dict, load_config
@@ -145,6 +147,13 @@ def test_loading_writes_nothing_and_stays_in_the_working_directory(load, tmp_pat
     assert list(work.iterdir()) == []
 
 
+def test_a_caller_inside_a_hydra_application_keeps_it(load, recipe):
+    with initialize_config_dir(version_base="1.3", config_dir=str(recipe)):
+        assert load().model.config.encoder_layers == 3
+        assert compose(config_name="recipe").model.encoder_layers == 3
+    assert not GlobalHydra.instance().is_initialized()
+
+
 def test_the_finished_yaml_reads_back_as_the_same_config(load, tmp_path):
     cfg = load("optimization.update_freq=[1,2]", "common.log_format=csv", "task.leads_to_load=I,II")
     (tmp_path / "finished.yaml").write_text(to_yaml(cfg))
@@ -166,6 +175,8 @@ def test_a_single_component_is_finished_from_a_dict():
         ("+task.lable_file=y.npy", ["'label_file'"]),
         ("model.batch_size=3", ["'dataset.batch_size'"]),
         ("lr=1e-4", ["write optimization.lr"]),
+        ("encoder_layers=3", ["write model.encoder_layers"]),
+        ("task.encoder_layers=3", ["'model.encoder_layers'"]),
         ("optimisation.lr=1e-4", ["'optimization'"]),
         ("optimizer.lr=1e-4", ["set optimization.lr instead"]),
         ("model.encoder_layers=many", ["model.encoder_layers on the command line", "'many'", "whole number"]),

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+import fairseq_ecg.metrics.classification  # noqa: F401  (registers multilabel)
 from fairseq_ecg.errors import DataError
 from fairseq_ecg.metrics.auroc import Auprc, Auroc, areas, class_areas, micro_areas, nanmean
 from fairseq_ecg.registry import METRICS, NoConfig
@@ -94,6 +95,15 @@ def test_accumulated_batches_merge_to_the_whole():
         merged.load_state({key: torch.cat([state[key] for state in states]) for key in states[0]})
         assert merged.compute()[f"{name}_macro"] == pytest.approx(nanmean(expected), abs=1e-12)
         assert set(merged.compute()) == {f"{name}_macro", f"{name}_micro"}
+
+
+def test_a_batch_without_rows_fixes_the_shape_that_ranks_exchange():
+    empty = {"logits": torch.zeros(0, 3), "target": torch.zeros(0, 3)}
+    for name, shape in (("auroc", (0, 3)), ("auprc", (0, 3)), ("multilabel", (1, 7))):
+        metric = METRICS.build(name)
+        metric.update(empty)
+        assert {tuple(value.shape) for value in metric.state().values()} == {shape}
+        assert all(np.isnan(value) for value in metric.compute().values())
 
 
 def test_reset_forgets_and_an_empty_validation_is_undefined():

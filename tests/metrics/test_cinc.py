@@ -186,4 +186,5 @@ def test_the_metric_refuses_impossible_input(tmp_path):
 def test_unlabelled_records_earn_nothing():
     metric = CincScore(CincConfig())
     metric.update({"logits": torch.zeros(3, 26), "target": torch.full((3, 26), torch.nan)})
+    metric.update({"logits": torch.zeros(0, 26), "target": torch.zeros(0, 26)})
     assert metric.state()["sums"].tolist() == [[0.0, 0.0, 0.0]]

@@ -35,7 +35,7 @@ class RandomLeadGain:
         self.cfg = cfg
 
     def draw(self, uniform: Uniform, keys: Keys, num_leads: int, num_samples: int) -> Tensor:
-        """(B, L) float32 factors. ``uniform`` is a hash of (seed, epoch, sample, view): never use a global RNG."""
+        """(B, L) float32 factors. ``uniform`` is a hash of (seed, epoch, sample, view), no global RNG."""
         numbers = uniform(keys, num_leads)
         return torch.from_numpy(self.cfg.low + (self.cfg.high - self.cfg.low) * numbers).float()
 

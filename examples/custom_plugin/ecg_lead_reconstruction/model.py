@@ -32,8 +32,8 @@ class LeadReconstructionConfig:
             )
         if not 0 < self.num_hidden_leads < self.in_d:
             raise ConfigError(
-                f"model.num_hidden_leads={self.num_hidden_leads}: hide at least one of model.in_d={self.in_d} "
-                "leads and show at least one"
+                f"model.num_hidden_leads={self.num_hidden_leads}: hide at least one and show at least one of "
+                f"model.in_d={self.in_d} leads"
             )
 
     @classmethod
@@ -82,7 +82,7 @@ class LeadReconstruction(EcgModel):
     def encode(self, source: Tensor, padding_mask: Tensor | None = None) -> EncoderOutput:
         """(B, L, T) -> frames (B, F, C) of ``hop`` samples each, without hiding anything.
 
-        With this method and ``embed_dim`` the model can be probed, embedded and evaluated like the built-in ones.
+        With this method and ``embed_dim`` the model can be probed and embedded like the built-in ones.
         """
         if padding_mask is not None:
             source = source.masked_fill(padding_mask[:, None], 0.0)
@@ -98,7 +98,7 @@ class LeadReconstruction(EcgModel):
     def forward(
         self, source: Tensor, padding_mask: Tensor | None = None, hidden: Tensor | None = None
     ) -> LeadReconstructionOutput:
-        """``hidden`` (B, L) may be given by a test; otherwise it is drawn, under the trainer's seed of the batch."""
+        """``hidden`` (B, L) may be given by a test; otherwise it is drawn, from the trainer's seeding."""
         if hidden is None:
             order = torch.rand(source.shape[:2], device=source.device).argsort(dim=1)
             hidden = order < self.cfg.num_hidden_leads
