@@ -3,9 +3,9 @@
     python tools/bench_loader.py [--num-records 2000] [--batch-size 128] [--num-pairs 7]
 
 Timed is the whole ``for batch in loader`` of three epochs: keys drawn and shuffled, lead masks drawn,
-segments gathered and handed out; in the float32 lines also dequantisation and masking, up to the model's input.
-All on one core unless --num-workers says otherwise, from the page cache, 12 leads x 2500 samples at 500 Hz.
-Each pair times baseline and ours one after the other; the ratio is taken within the pair.
+segments gathered and handed out; in the float32 lines also dequantisation and masking, up to the model's
+input. All on one core unless --num-workers says otherwise, from the page cache, 12 leads x 2500 samples at
+500 Hz. Each pair times baseline and ours one after the other; the ratio is taken within the pair.
 
 Baselines:
     mat      one .mat file per segment (float64 mV) read by scipy.io, leads masked one sample at a time,

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_stores import make_manifest, make_store, signals
 
 from fairseq_ecg.contracts import STANDARD_LEADS, Batch, Keys, SampleKey
 from fairseq_ecg.data.augment.pipeline import Pipeline
@@ -13,6 +12,7 @@ from fairseq_ecg.data.dataset import ManifestDataset
 from fairseq_ecg.data.device import prepare_source
 from fairseq_ecg.data.manifest import Manifest, write_manifest
 from fairseq_ecg.errors import ConfigError, DataError
+from tests.data.made_stores import make_manifest, make_store, signals
 
 
 def dataset(manifest: Manifest, **options: object) -> ManifestDataset:

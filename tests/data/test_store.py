@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_stores import RATE, make_store, signals
 
 from fairseq_ecg.contracts import STANDARD_LEADS, Record
 from fairseq_ecg.data.store import Store, StoreWriter
 from fairseq_ecg.errors import DataError
+from tests.data.made_stores import RATE, make_store, signals
 
 
 def record(signal: np.ndarray, record_id: str = "a", rate: int = RATE) -> Record:
