@@ -324,11 +324,11 @@ class Trainer:
                 or (every > 0 and updates % every == 0)
             )
         )
-        improved = self.validate() if validate else False
+        improved = self.validate(epoch) if validate else False
         if save or improved:
             self.save(epoch, is_epoch_end=is_epoch_end, is_interval=at_interval, improved=improved)
 
-    def validate(self) -> bool:
+    def validate(self, epoch: int) -> bool:
         """Run every validation subset; True when the first one's selection metric is the best so far."""
         improved = False
         for subset in self.subsets:
@@ -344,7 +344,7 @@ class Trainer:
                     max_batches=self.cfg.dataset.max_valid_steps,
                 )
             )
-            line = {"epoch": self.progress.epoch, "num_updates": self.progress.num_updates, **values}
+            line = {"epoch": epoch, "num_updates": self.progress.num_updates, **values}
             if subset == self.subsets[0]:
                 improved = self.selection.see(values)
                 self.results = values
