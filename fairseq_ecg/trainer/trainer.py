@@ -417,7 +417,8 @@ class Trainer:
         freq = self.cfg.optimization.update_freq[0]
         self.log.note(
             f"{self.cfg.model.name}: {parameters:,} parameters, {trainable:,} trained, {self.precision.name} "
-            f"on {self.world.size} x {self.device.type}; {gigabytes:.2f} GiB each before activations"
+            f"on {self.world.size} x {self.device.type}; {gigabytes:.2f} GiB per process "
+            "before activations"
         )
         if self.built.report is not None:
             self.log.note(f"{self.cfg.model.config.model_path}: {self.built.report}")
