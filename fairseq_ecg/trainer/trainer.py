@@ -26,7 +26,7 @@ from fairseq_ecg.trainer.checkpoint import CheckpointFolder, CheckpointMeta
 from fairseq_ecg.trainer.distributed import World
 from fairseq_ecg.trainer.log import RunLog
 from fairseq_ecg.trainer.meters import Meters, in_bits
-from fairseq_ecg.trainer.optim import clip_factor, total_norm
+from fairseq_ecg.trainer.optim import clip_factor, overridden, total_norm
 from fairseq_ecg.trainer.precision import Precision
 from fairseq_ecg.trainer.progress import Progress
 from fairseq_ecg.trainer.resume import restore
@@ -68,7 +68,8 @@ class Trainer:
         self.criterion.validate_model(self.model)
         self.task.validate_model(self.model)
         self.wrapped = self._wrap()
-        self.optimizer = OPTIMIZERS.build(cfg.optimizer.name, cfg.optimizer.config, model=self.model)
+        options = overridden(cfg.optimizer.config, cfg.checkpoint.optimizer_overrides)
+        self.optimizer = OPTIMIZERS.build(cfg.optimizer.name, options, model=self.model)
         self.schedule = LR_SCHEDULERS.build(
             cfg.lr_scheduler.name,
             cfg.lr_scheduler.config,
@@ -236,7 +237,9 @@ class Trainer:
                     self.end_epoch()
                 stop = bool(self.reason_to_stop())
                 self.validate_and_save(epoch, is_epoch_end=not remaining, must_stop=stop)
-                if stop:
+                if stop or self.selection.exhausted:
+                    if remaining and not self.subsets:
+                        self.results = in_bits(self.epoch_meters.reduce(world))
                     break
         self.progress.train_seconds += clock.elapsed()
         self.clock = None
