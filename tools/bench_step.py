@@ -140,14 +140,15 @@ def interleave(
 
 
 def summarise(name: str, values: list[float], unit: str) -> str:
-    low, high = min(values), max(values)
-    return f"{name}: median {statistics.median(values):.3f}{unit}, spread {low:.3f} to {high:.3f}, n={len(values)}"
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{name}: median {middle:.3f}{unit}, spread {low:.3f} to {high:.3f}, n={len(values)}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter) parser.add_argument("--dropouts", choices=("recipe",
-    "zero"), default="recipe")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dropouts", choices=("recipe", "zero"), default="recipe")
     parser.add_argument("--compile", action="store_true", help="torch.compile the model")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast against float32")
     parser.add_argument("--pairs", type=int, default=7)
@@ -190,8 +191,10 @@ def main() -> None:
     timings = interleave(baseline, ours, args.pairs, device)
     rates = [operations / mine for _, mine in timings]
     bases = [repeats * product / base for base, _ in timings]
-    print(summarise(f"float32 product of {PRODUCT_SIZE} x {PRODUCT_SIZE}", [b / 1e9 for b in bases], "
-    GFLOP/s")) print(summarise(f"{kind} update", [mine for _, mine in timings], " s"))
+    print(
+        summarise(f"float32 product of {PRODUCT_SIZE} x {PRODUCT_SIZE}", [b / 1e9 for b in bases], " GFLOP/s")
+    )
+    print(summarise(f"{kind} update", [mine for _, mine in timings], " s"))
     print(summarise("segments/s", [args.segments / mine for _, mine in timings], ""))
     print(summarise("share of the product rate", [r / b for r, b in zip(rates, bases, strict=True)], ""))
 
