@@ -1,4 +1,4 @@
-"""When a run validates and saves: the intervals of ``dataset`` and ``checkpoint`` as fairseq combines them."""
+"""When a run validates and saves: the intervals of ``dataset`` and ``checkpoint``, combined as in fairseq."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def what_is_due(
 ) -> Due:
     """Decide after update ``num_updates`` of ``epoch`` (from 1).
 
-    A save inside an epoch comes with a validation. ``validate_after_updates`` holds back validations and saves
-    by updates, until so many updates are done.
+    A save inside an epoch comes with a validation. ``validate_after_updates`` holds back validations, and
+    saves by updates, until so many updates are done.
     """
     late_enough = num_updates >= dataset.validate_after_updates
     at_interval = late_enough and _is_multiple(num_updates, checkpoint.save_interval_updates)
