@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
+import torch
+
 from fairseq_ecg.contracts import Batch
 from fairseq_ecg.data.loader import Loader
 
@@ -37,3 +39,23 @@ def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
             group = []
     if group:
         yield group
+
+
+PEAK_TFLOPS = {
+    "V100": {"fp32": 15.7, "fp16": 125.0},
+    "A100": {"fp32": 19.5, "fp16": 312.0, "bf16": 312.0},
+    "H100": {"fp32": 67.0, "fp16": 989.0, "bf16": 989.0},
+    "H200": {"fp32": 67.0, "fp16": 989.0, "bf16": 989.0},
+}
+"""Dense matrix products as the vendor's data sheets give them (SXM modules, no sparsity)."""
+
+
+def peak_flops(device: torch.device, precision: str) -> float | None:
+    """What a known GPU could do at best, in operations per second; None for others and for CPUs."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    for part, rates in PEAK_TFLOPS.items():
+        if part in name:
+            return rates[precision] * 1e12 if precision in rates else None
+    return None

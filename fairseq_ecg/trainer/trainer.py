@@ -22,7 +22,7 @@ from fairseq_ecg.models.base import EcgModel
 from fairseq_ecg.registry import CRITERIA, LR_SCHEDULERS, OPTIMIZERS, TASKS
 from fairseq_ecg.trainer.build import BuiltModel, build_model
 from fairseq_ecg.trainer.checkpoint import CheckpointFolder, CheckpointMeta
-from fairseq_ecg.trainer.clock import Clock, grouped
+from fairseq_ecg.trainer.clock import Clock, grouped, peak_flops
 from fairseq_ecg.trainer.diagnose import first_nonfinite
 from fairseq_ecg.trainer.distributed import World
 from fairseq_ecg.trainer.intervals import what_is_due
@@ -291,6 +291,13 @@ class Trainer:
             "train_wall": self.seconds,
             "skipped": int(self.skips[0]),
         }
+        flops = self.model.forward_flops(self.task.contract.num_samples)
+        if flops is not None:
+            # Forward and backward: three forward passes' worth, on this device alone.
+            rate = 3 * flops * rows / self.world.size / max(seconds, 1e-9)
+            line["tflops"] = rate / 1e12
+            if (peak := peak_flops(self.device, self.precision.name)) is not None:
+                line["mfu_pct"] = 100.0 * rate / peak
         if (left := self.updates_left(remaining)) is not None:
             line["hours_left"] = left * seconds / self.cfg.common.log_interval / 3600
         if self.precision.scaler:
