@@ -323,7 +323,7 @@ class Wav2Vec2CriterionConfig:
     loss_weights: list[float] | None = None
     """Weights of the code diversity and of the feature penalty; null: neither is added."""
     log_keys: list[str] = field(default_factory=list)
-    """What to log beside the losses: prob_perplexity, code_perplexity, temp."""
+    """What of the quantizer to log: prob_perplexity, code_perplexity, temp; nothing without one."""
 
     def __post_init__(self) -> None:
         if not self.infonce:
@@ -358,7 +358,7 @@ class Wav2Vec2Criterion(nn.Module):
         """Refuse what would train nothing.
 
         Raises:
-            ConfigError: the model has no masked frames, or weights do not fit its losses.
+            ConfigError: the model has no masked frames.
         """
         if not isinstance(model, Wav2Vec2):
             raise ConfigError(
@@ -369,11 +369,6 @@ class Wav2Vec2Criterion(nn.Module):
                 f"criterion {self.name} learns from masked frames, but model.apply_mask="
                 f"{str(model.cfg.apply_mask).lower()} and model.mask_prob={model.cfg.mask_prob}; set "
                 "model.apply_mask=true model.mask_prob=0.65"
-            )
-        if model.quantizer is None and self.cfg.log_keys:
-            raise ConfigError(
-                f"criterion.log_keys={self.cfg.log_keys} need model.quantize_targets=true; set "
-                "criterion.log_keys=[] or quantize"
             )
 
     def metrics(self) -> dict[str, dict[str, Any]]:
