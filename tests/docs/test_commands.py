@@ -10,11 +10,13 @@ import pytest
 
 from fairseq_ecg.cli import embed, evaluate, main, manifest, prepare
 from fairseq_ecg.compose import load_config, parse_argv
+from fairseq_ecg.plugins import load_all
 from fairseq_ecg.registry import READERS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("examples/*/README.md"))]
-BLOCK = re.compile(r"^```(?:bash|sh)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SHELL = ("bash", "sh", "")
 OWN_FILES = ("--config-dir", "common.user_dir")
 """Commands with these name files of the page's reader; tests/docs/test_snippets.py runs the plugin's."""
 
@@ -23,7 +25,8 @@ def printed_commands() -> list[tuple[str, str]]:
     """(page, command line) of every line of a shell block that starts the package."""
     found = []
     for page in PAGES:
-        for block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        blocks = [text for kind, text in BLOCK.findall(page.read_text(encoding="utf-8")) if kind in SHELL]
+        for block in blocks:
             for line in block.replace("\\\n", " ").splitlines():
                 if match := re.search(r"(?:^|&& )(fairseq-ecg(?:-train)? .*)$", line.strip()):
                     found.append((str(page.relative_to(ROOT)), match.group(1)))
@@ -44,9 +47,9 @@ def test_a_printed_command_is_accepted(page: str, line: str):
     elif command == "validate":
         parse_argv(arguments)
     elif command == "prepare":
-        named = next(word for word in arguments if word in READERS or word == "SOURCE")
+        load_all()
         if "--help" not in arguments:
-            prepare._parser(READERS.get(named)).parse_args(arguments)
+            prepare._parser(READERS.get(arguments[0])).parse_args(arguments)
     elif command == "manifest":
         options = manifest._parser().parse_args(arguments)
         assert options.command == arguments[0]

@@ -23,9 +23,7 @@ LINK = re.compile(r"\]\(([^()\s]+)\)")
 def links(page: Path) -> list[str]:
     """Relative targets of a page, without those inside code."""
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    return [
-        target for target in LINK.findall(text) if not re.match(r"[a-z]+:", target) and target[0] != "#"
-    ]
+    return [target for target in LINK.findall(text) if not re.match(r"[a-z]+:", target) and target[0] != "#"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
