@@ -23,7 +23,7 @@ _IDS = ("name", "path")
 
 @dataclass(kw_only=True)
 class WfdbConfig:
-    source: str = "wfdb"
+    source_name: str = "wfdb"
     """Name of the data set, kept with every record."""
     record_ids: str = "name"
     """name of the header file, or its path below the folder where names repeat."""
@@ -67,7 +67,9 @@ class WfdbFolder:
             if path in segments:
                 continue
             inner = path.relative_to(raw_dir).with_suffix("").as_posix()
-            yield WfdbFolderItem(path, inner if self.cfg.record_ids == "path" else path.stem, self.cfg.source)
+            yield WfdbFolderItem(
+                path, inner if self.cfg.record_ids == "path" else path.stem, self.cfg.source_name
+            )
 
 
 def _segments(path: Path) -> list[Path]:
