@@ -78,4 +78,4 @@ def _segments(path: Path) -> list[Path]:
         names = read_header(path).segments
     except DataError:
         return []  # reading the record reports it
-    return [path.with_name(f"{name}.hea") for name in names if name != "~"]
+    return [path.parent / f"{name}.hea" for name in names if name != "~"]
