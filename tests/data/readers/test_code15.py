@@ -1,5 +1,7 @@
 """CODE-15: parts, the stand-in row, exams.csv."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -112,3 +114,13 @@ def test_a_part_outside_the_folder_is_refused(tree):
     table.write_text(table.read_text().replace("exams_part2.hdf5", "../exams_part2.hdf5"))
     with pytest.raises(DataError, match="is no path below"):
         items(tree)
+
+
+def test_items_may_be_read_by_other_threads_and_processes(tree, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    for num_workers in (0, 2):
+        options = PrepareOptions(sampling_rate=400)
+        prepare(Code15(Code15Config()), tree, out / str(num_workers), options, num_workers=num_workers)
+    assert (out / "0" / "index.tsv").read_bytes() == (out / "2" / "index.tsv").read_bytes()
+    item = items(tree)[1]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(item)).read().signal, item.read().signal)
