@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from dataclasses import replace
 
     from fairseq_ecg.errors import ConfigError, DataError
-    from fairseq_ecg.infer.embed import embed, write_rejected
+    from fairseq_ecg.infer.embed import check_writable, embed, write_rejected
     from fairseq_ecg.infer.inputs import FileOptions, find_inputs
     from fairseq_ecg.infer.load import load_encoder, pick_device
 
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise DataError(f"{path} exists; choose another name, or replace it with --overwrite")
     if not out.parent.is_dir():
         raise DataError(f"{out.parent} is not a folder; make it first")
+    check_writable(out)
     if args.batch_size < 1:
         raise ConfigError(f"--batch-size {args.batch_size}: must be at least 1")
     leads = tuple(args.leads.split(",")) if args.leads else None

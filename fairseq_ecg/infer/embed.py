@@ -190,6 +190,18 @@ def _progress(inputs: Sequence[RecordInput], name: str) -> Iterator[tuple[int, R
             )
 
 
+def check_writable(path: Path) -> None:
+    """Refuse, before hours of work, a file whose folder cannot be written.
+
+    Raises:
+        DataError: with the reason.
+    """
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}; choose another place") from error
+
+
 def write_npz(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
     """Write arrays under a temporary name, sync, and move them into place.
 

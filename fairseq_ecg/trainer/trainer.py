@@ -30,12 +30,12 @@ from fairseq_ecg.trainer.optim import clip_factor, total_norm
 from fairseq_ecg.trainer.precision import Precision
 from fairseq_ecg.trainer.progress import Progress
 from fairseq_ecg.trainer.resume import restore
-from fairseq_ecg.trainer.runfolder import write_run_files
+from fairseq_ecg.trainer.runfolder import REJECTED, held, list_rejected, write_run_files
 from fairseq_ecg.trainer.seeds import seed_batch
 from fairseq_ecg.trainer.selection import Selection
 from fairseq_ecg.trainer.standin import frozen_statistics
 from fairseq_ecg.trainer.stopping import SignalWatch, limit_reached
-from fairseq_ecg.trainer.validate import evaluate_subset
+from fairseq_ecg.trainer.validate import build_metrics, evaluate_subset
 
 
 class Trainer:
@@ -67,6 +67,7 @@ class Trainer:
         self.model: EcgModel = self.built.model.to(self.device)
         self.criterion.validate_model(self.model)
         self.task.validate_model(self.model)
+        build_metrics(self.criterion, self.task)  # those that do not fit the labels are refused here
         self.wrapped = self._wrap()
         self.optimizer = OPTIMIZERS.build(cfg.optimizer.name, cfg.optimizer.config, model=self.model)
         self.schedule = LR_SCHEDULERS.build(
@@ -85,6 +86,7 @@ class Trainer:
         self.skips = torch.zeros(2, device=self.device)
         self.folder = CheckpointFolder(cfg.checkpoint)
         self.last_saved = -1
+        self.num_rejected = 0
         self.clock: _Clock | None = None
         self.signals = SignalWatch()
         self.results: dict[str, float] = {}
@@ -180,16 +182,22 @@ class Trainer:
 
     def run(self) -> dict[str, float]:
         """Train until a limit, early stopping or a signal; the last validation's (or training's) values."""
+        run_dir = Path(self.cfg.checkpoint.save_dir)
+        with held(run_dir) if self.world.is_main else nullcontext():
+            return self.run_in(run_dir)
+
+    def run_in(self, run_dir: Path) -> dict[str, float]:
+        """``run`` in a folder that is this run's alone."""
         if self.world.is_main and not self.cfg.checkpoint.no_save:
             self.folder.prepare()
         self.world.barrier()
-        run_dir = Path(self.cfg.checkpoint.save_dir)
-        if self.world.is_main:
-            write_run_files(self.cfg, run_dir)
         self.log = RunLog(self.cfg.common, run_dir, enabled=self.world.is_main)
         try:
             with self.signals:
                 restore(self)
+                if self.world.is_main:
+                    # Only now: a run that does not fit what is there must leave it as it is.
+                    write_run_files(self.cfg, run_dir)
                 self.announce()
                 while not (reason := self.reason_to_stop()):
                     self.train_epoch()
@@ -241,6 +249,25 @@ class Trainer:
         self.progress.train_seconds += clock.elapsed()
         self.clock = None
         self.log.end_epoch()
+        self.list_rejected()
+
+    def list_rejected(self) -> None:
+        """Count the files that could not be read and list them in the run folder."""
+        mine = {
+            (subset, record_id): reason
+            for subset, data in self.task.datasets.items()
+            for record_id, reason in data.rejected.items()
+        }
+        if not self.world.any(len(mine) > self.num_rejected):
+            return
+        self.num_rejected = len(mine)
+        everyones = self.world.union(mine)
+        if self.world.is_main:
+            path = Path(self.cfg.checkpoint.save_dir)
+            count = list_rejected(path, everyones)
+            self.log.note(
+                f"{count} records could not be read; {path / REJECTED} lists them with their reasons"
+            )
 
     def end_epoch(self) -> None:
         """Log the epoch's means and move on to the next one."""
