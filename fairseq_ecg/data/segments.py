@@ -216,6 +216,7 @@ class FileSegments:
 
     def _first_rate(self) -> int:
         """The rate of the first file that can be read; the others must have the same."""
+        failures: list[DataError] = []
         for row in range(self.manifest.num_rows):
             path = self.manifest.root / self._files[row]
             try:
@@ -225,12 +226,12 @@ class FileSegments:
                     else self._read_record(path, row).sampling_rate
                 )
             except DataError as error:
-                failure = error
+                failures.append(error)
                 continue
             if rate is None:
                 raise DataError(f"{path} does not say its sampling rate; give task.sample_rate=HZ")
             return rate
-        raise failure
+        raise failures[0]
 
     def gather(self, rows: NDArray[np.int64], skip: NDArray[np.int64], num_samples: int) -> Block:
         source = np.zeros((len(rows), len(self._wanted), num_samples), dtype=np.float32)

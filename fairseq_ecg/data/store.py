@@ -152,7 +152,7 @@ class StoreWriter:
             for shard in self._shards:
                 shard.close()
             _sync_and_close(self._index)
-            StoreIndex.build_cache(folder, len(self.leads))
+            StoreIndex.build_cache(folder, len(self.leads), with_statistics=True)
             self._write_json(folder)
             _sync_folder(folder)
             _replace(folder, self.store_dir, self._overwrite)

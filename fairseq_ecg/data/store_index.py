@@ -46,17 +46,14 @@ _KINDS = {
 }
 _NARROW = {"shard": np.int32, "num_samples": np.int32, "crc32": np.uint32, "age": np.float32}
 _TEXT_PARTS = ("codes", "blob", "offsets", "hashes")
-_CACHED = (
-    "lead_mean",
-    "lead_std",
-    *(
-        array
-        for name, kind in _KINDS.items()
-        for array in ([f"{name}.{part}" for part in _TEXT_PARTS] if kind is Kind.TEXT else [name])
-    ),
-)
+_CACHED = [
+    array
+    for name, kind in _KINDS.items()
+    for array in ([f"{name}.{part}" for part in _TEXT_PARTS] if kind is Kind.TEXT else [name])
+]
+_STATISTICS = ("lead_mean", "lead_std")
 _CACHE = "index.cache"
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 class StoreIndex:
@@ -93,7 +90,7 @@ class StoreIndex:
         arrays = _open_cache(store_dir / _CACHE, path)
         if arrays is None:
             try:
-                cls.build_cache(store_dir, num_leads)
+                cls.build_cache(store_dir, num_leads, with_statistics=False)
             except PermissionError:
                 return cls(path, num_leads, _read_table(path))  # a read-only store is parsed every time
             arrays = _open_cache(store_dir / _CACHE, path)
@@ -101,17 +98,21 @@ class StoreIndex:
         return cls(path, num_leads, arrays)
 
     @staticmethod
-    def build_cache(store_dir: Path, num_leads: int) -> None:
-        """Write the binary copy of ``index.tsv``."""
+    def build_cache(store_dir: Path, num_leads: int, *, with_statistics: bool) -> None:
+        """Write the binary copy of ``index.tsv``.
+
+        The leads' statistics are most of the table and take longest to parse; without ``with_statistics``
+        they are added when they are first asked for.
+        """
         path = store_dir / "index.tsv"
         temporary = Path(tempfile.mkdtemp(prefix=f".{_CACHE}-", dir=store_dir))
         try:
             stamp = _stamp(path, with_digest=True)
             for name, array in _read_table(path).items():
                 np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-            mean, std = read_number_lists(path, ("lead_mean", "lead_std"), num_leads)
-            np.save(temporary / "lead_mean.npy", mean, allow_pickle=False)
-            np.save(temporary / "lead_std.npy", std, allow_pickle=False)
+            if with_statistics:
+                for name, array in _read_statistics(path, num_leads).items():
+                    np.save(temporary / f"{name}.npy", array, allow_pickle=False)
             (temporary / "cache.json").write_text(json.dumps(stamp), encoding="utf-8")
             os.chmod(temporary, 0o755)
             shutil.rmtree(store_dir / _CACHE, ignore_errors=True)
@@ -130,8 +131,13 @@ class StoreIndex:
     def lead_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and standard deviation of every record, each (records, leads), mV."""
         if "lead_mean" not in self._arrays:
-            mean, std = read_number_lists(self.path, ("lead_mean", "lead_std"), self._num_leads)
-            self._arrays.update(lead_mean=mean, lead_std=std)
+            cache = self.path.parent / _CACHE
+            try:
+                self._arrays.update({name: _map(cache / f"{name}.npy") for name in _STATISTICS})
+            except (OSError, EOFError, ValueError):
+                statistics = _read_statistics(self.path, self._num_leads)
+                self._arrays.update(statistics)
+                _add_to_cache(cache, statistics)
         return self._arrays["lead_mean"], self._arrays["lead_std"]
 
     def rows_of(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -163,6 +169,23 @@ def _read_table(path: Path) -> dict[str, NDArray[Any]]:
         else:
             arrays[name] = column.astype(_NARROW.get(name, column.dtype))
     return arrays
+
+
+def _read_statistics(path: Path, num_leads: int) -> dict[str, NDArray[Any]]:
+    return dict(zip(_STATISTICS, read_number_lists(path, _STATISTICS, num_leads), strict=True))
+
+
+def _add_to_cache(cache: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Put further arrays into a cache; a store that cannot be written goes without."""
+    for name, array in arrays.items():
+        try:
+            handle, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=cache)
+        except OSError:
+            return
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, array, allow_pickle=False)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, cache / f"{name}.npy")
 
 
 def _stamp(path: Path, *, with_digest: bool) -> dict[str, Any]:

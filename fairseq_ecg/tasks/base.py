@@ -271,6 +271,15 @@ class EcgTask:
         """Codes of every label, an empty set where the data do not tell them; empty without labels."""
         return []
 
+    @property
+    def rejected(self) -> dict[tuple[str, str], str]:
+        """(split, record_id) -> reason, of records that could not be read so far (``on_bad_record``)."""
+        return {
+            (split, record_id): reason
+            for split, data in self.datasets.items()
+            for record_id, reason in data.rejected.items()
+        }
+
     def sources(self, split: str) -> list[str]:
         """Names of the data sets a split's segments come from."""
         return sorted(set(self.datasets[split].manifest.sources.values()))

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_stores import make_manifest, make_store, signals
 
 from fairseq_ecg.contracts import STANDARD_LEADS, Batch, Keys, SampleKey
 from fairseq_ecg.data.augment.pipeline import Pipeline
@@ -13,6 +12,7 @@ from fairseq_ecg.data.dataset import ManifestDataset
 from fairseq_ecg.data.device import prepare_source
 from fairseq_ecg.data.manifest import Manifest, write_manifest
 from fairseq_ecg.errors import ConfigError, DataError
+from tests.data.made_stores import make_manifest, make_store, signals
 
 
 def dataset(manifest: Manifest, **options: object) -> ManifestDataset:
@@ -135,7 +135,7 @@ def test_a_store_of_another_rate_is_refused_with_the_command_that_helps(tmp_path
     )
     with pytest.raises(DataError, match=message):
         dataset(manifest, sampling_rate=500)
-    assert dataset(manifest).segments.sampling_rate == 250  # type: ignore[attr-defined]
+    assert dataset(manifest).segments.sampling_rate == 250
 
 
 def test_targets_follow_idx_and_nan_stays(tmp_path: Path) -> None:

@@ -198,6 +198,17 @@ def test_a_bad_segment_may_be_skipped_with_its_partner(tmp_path: Path) -> None:
         data.gather(Keys(1, np.array([0, 1]), np.array([0, 1])))
 
 
+def test_without_a_wanted_rate_the_first_readable_segment_s_counts(tmp_path: Path) -> None:
+    path = damage(tmp_path, "missing")
+    (tmp_path / "mats" / "sub" / "rec0_0.mat").unlink()
+    data = dataset(Manifest.read(path))
+    assert data.sampling_rate == 500
+    for file in (tmp_path / "mats" / "sub").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"rec0_0\.mat is missing"):
+        dataset(Manifest.read(path))
+
+
 def test_a_plain_manifest_becomes_one_of_pairs(tmp_path: Path) -> None:
     manifest = Manifest.read(plain(tmp_path, 5, 1, 2))
     report = write_cmsc(manifest, tmp_path / "cmsc")

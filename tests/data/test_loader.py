@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_stores import make_manifest, make_store
 
 from fairseq_ecg.contracts import STANDARD_LEADS, Batch, Keys
 from fairseq_ecg.data.augment.pipeline import Pipeline
@@ -15,6 +14,7 @@ from fairseq_ecg.data.loader import Loader
 from fairseq_ecg.data.pairing import segment_pairs, single
 from fairseq_ecg.data.sampler import BatchSampler
 from fairseq_ecg.errors import DataError
+from tests.data.made_stores import make_manifest, make_store
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,12 @@ def test_a_bad_mat_file_names_its_record_through_the_loader(tmp_path: Path) -> N
     path = tmp_path / "train.tsv"
     path.write_text(f"{tmp_path}\nsub/recording_0.mat\t50\n")
     legacy = ManifestDataset(
-        Manifest.read(path), leads=STANDARD_LEADS, num_samples=None, pipeline=Pipeline(), seed=0
+        Manifest.read(path),
+        leads=STANDARD_LEADS,
+        num_samples=None,
+        pipeline=Pipeline(),
+        seed=0,
+        sampling_rate=500,
     )
     with pytest.raises(DataError, match=r"record 'sub/recording': .*recording_0.mat is missing"):
         list(Loader(legacy, sampler(legacy), epoch=1, num_workers=1))

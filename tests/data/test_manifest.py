@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_stores import make_manifest, make_store
 
 from fairseq_ecg.data.manifest import Manifest, write_manifest
 from fairseq_ecg.errors import DataError
+from tests.data.made_stores import make_manifest, make_store
 
 HEADER = "idx\trecord_id\tpatient_id\tsource\tsegment\tstart\tnum_samples"
 

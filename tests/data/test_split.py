@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_stores import make_store
 
 from fairseq_ecg.data.labels import LabelDefinition
 from fairseq_ecg.data.manifest import Manifest
 from fairseq_ecg.data.split import SplitOptions, split_stores
 from fairseq_ecg.errors import ConfigError, DataError
+from tests.data.made_stores import make_store
 
 NAMES = ("train", "valid", "test")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_stores import RATE, make_store, signals
 
 from fairseq_ecg.contracts import STANDARD_LEADS, Record
 from fairseq_ecg.data.store import Store, StoreWriter
 from fairseq_ecg.errors import DataError
+from tests.data.made_stores import RATE, make_store, signals
 
 
 def record(signal: np.ndarray, record_id: str = "a", rate: int = RATE) -> Record:
@@ -128,7 +128,14 @@ def test_a_missing_or_damaged_cache_is_made_again(tmp_path: Path, damage: str) -
         (cache / "idx.npy").write_bytes(b"")
     else:
         (cache / "cache.json").write_text("[]")
-    assert Store.open(tmp_path / "s").patient_id(1) == "p0"
+    store = Store.open(tmp_path / "s")
+    assert store.patient_id(1) == "p0"
+    for _ in range(2):  # parsed, then from the cache
+        mean, std = Store.open(tmp_path / "s").index.lead_statistics()
+        for row, signal in enumerate(signals([100, 200])):
+            np.testing.assert_allclose(mean[row], signal.mean(axis=1), atol=1e-6)
+            np.testing.assert_allclose(std[row], signal.std(axis=1), atol=1e-6)
+    assert (cache / "lead_mean.npy").is_file()
     assert json.loads((cache / "cache.json").read_text())["size"] > 0
 
 

@@ -94,3 +94,18 @@ def test_number_lists_of_wrong_lengths_that_add_up_are_refused(tmp_path: Path) -
     path = write(tmp_path / "t.tsv", "b\n1,2,3\n1,2\n1,2,3,4\n")
     with pytest.raises(DataError, match="line 3: b is '1,2', needed are 3 numbers"):
         read_number_lists(path, ["b"], 3)
+
+
+def test_texts_that_differ_in_one_byte_or_in_length_have_different_hashes() -> None:
+    texts = ["a" * n for n in range(30)] + ["a" * n + "b" + "a" * (20 - n) for n in range(21)]
+    texts += [f"JS{i:07d}" for i in range(20000)]
+    column = TextColumn.of(texts)
+    assert len(np.unique(column.hashes)) == len(set(texts)) == column.num_values
+
+
+def test_a_text_s_hash_does_not_depend_on_what_surrounds_it(tmp_path: Path) -> None:
+    texts = ["", "a", "eight by", "nine byte", "sixteen bytes ok", "seventeen bytes..", "Ä"]
+    alone = [int(TextColumn.of([text]).hashes[0]) for text in texts]
+    rows = "".join(f"{'x' * i}\t{text}\t{'y' * i}\n" for i, text in enumerate(texts))
+    column = read_table(write(tmp_path / "t.tsv", f"a\tt\tb\n{rows}"), {"t": Kind.TEXT})["t"]
+    assert [int(column.hashes[code]) for code in column.codes] == alone
