@@ -694,7 +694,7 @@ def remove_state(checkpoint: Path) -> None:
     ("damage", "message"),
     [
         (cut_weights, "model.safetensors cannot be read: "),
-        (empty_state, "state.json cannot be read: it has no 'format' and 'num_updates'"),
+        (empty_state, "state.json cannot be read: it has no 'format'"),
         (cut_optimizer, "optimizer.pt cannot be read: "),
         (remove_state, "u0000002 has no state.json and no other checkpoint"),
     ],
