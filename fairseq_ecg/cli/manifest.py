@@ -96,7 +96,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float | None:
-    return None if text == "all" else float(text)
+    try:
+        return None if text == "all" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seconds nor 'all'") from None
 
 
 def _split(options: argparse.Namespace) -> int:

@@ -172,7 +172,7 @@ class Manifest:
                 row = int(np.flatnonzero(column.codes == code)[0])
                 raise DataError(
                     f"{self.path}, line {self.line(row)}: {name!r} lies outside the root {self.root}; "
-                    "correct the row or the root, or allow it with task.allow_outside_root=true"
+                    "correct the row or the root (training reads it with task.allow_outside_root=true)"
                 )
 
 

@@ -32,12 +32,12 @@ from fairseq_ecg.trainer.optim import clip_factor, overridden, total_norm
 from fairseq_ecg.trainer.precision import Precision
 from fairseq_ecg.trainer.progress import Progress
 from fairseq_ecg.trainer.resume import restore
-from fairseq_ecg.trainer.runfolder import write_rejected, write_run_files
+from fairseq_ecg.trainer.runfolder import REJECTED, held, list_rejected, write_run_files
 from fairseq_ecg.trainer.seeds import seed_batch
 from fairseq_ecg.trainer.selection import Selection
 from fairseq_ecg.trainer.standin import frozen_statistics
 from fairseq_ecg.trainer.stopping import SignalWatch, limit_reached
-from fairseq_ecg.trainer.validate import evaluate_subset
+from fairseq_ecg.trainer.validate import build_metrics, evaluate_subset
 
 
 class Trainer:
@@ -69,6 +69,7 @@ class Trainer:
         self.model: EcgModel = self.built.model.to(self.device)
         self.criterion.validate_model(self.model)
         self.task.validate_model(self.model)
+        build_metrics(self.criterion, self.task)  # those that do not fit the labels are refused here
         self.wrapped = self._wrap()
         options = overridden(cfg.optimizer.config, cfg.checkpoint.optimizer_overrides)
         self.optimizer = OPTIMIZERS.build(cfg.optimizer.name, options, model=self.model)
@@ -88,6 +89,7 @@ class Trainer:
         self.skips = torch.zeros(2, device=self.device)
         self.folder = CheckpointFolder(cfg.checkpoint)
         self.last_saved = -1
+        self.num_rejected = 0
         self.updates_per_epoch = 0
         self.clock: Clock | None = None
         self.signals = SignalWatch()
@@ -184,24 +186,30 @@ class Trainer:
 
     def run(self) -> dict[str, float]:
         """Train until a limit, early stopping or a signal; the last validation's (or training's) values."""
+        run_dir = Path(self.cfg.checkpoint.save_dir)
+        with held(run_dir) if self.world.is_main else nullcontext():
+            return self.run_in(run_dir)
+
+    def run_in(self, run_dir: Path) -> dict[str, float]:
+        """``run`` in a folder that is this run's alone."""
         if self.world.is_main and not self.cfg.checkpoint.no_save:
             self.folder.prepare()
         self.world.barrier()
-        run_dir = Path(self.cfg.checkpoint.save_dir)
-        if self.world.is_main:
-            write_run_files(self.cfg, run_dir)
         self.log = RunLog(self.cfg.common, run_dir, enabled=self.world.is_main)
         try:
             with self.signals:
                 restore(self)
+                if self.world.is_main:
+                    # Only now: a run that does not fit what is there must leave it as it is.
+                    write_run_files(self.cfg, run_dir)
                 self.announce()
                 while not (reason := self.reason_to_stop()):
                     self.train_epoch()
             self.log.note(f"stopped after update {self.progress.num_updates}: {reason}")
         finally:
             self.log.close()
-            if self.world.is_main:
-                write_rejected(self.task.rejected, run_dir / "rejected.tsv")
+            if self.world.is_main and self.task.rejected:
+                list_rejected(run_dir, self.task.rejected)  # of a run that ended inside an epoch, too
         return self.results
 
     @property
@@ -252,6 +260,21 @@ class Trainer:
         self.progress.train_seconds += clock.elapsed()
         self.clock = None
         self.log.end_epoch()
+        self.list_rejected()
+
+    def list_rejected(self) -> None:
+        """Count the files that could not be read and list them in the run folder."""
+        mine = self.task.rejected
+        if not self.world.any(len(mine) > self.num_rejected):
+            return
+        self.num_rejected = len(mine)
+        everyones = self.world.union(mine)
+        if self.world.is_main:
+            path = Path(self.cfg.checkpoint.save_dir)
+            count = list_rejected(path, everyones)
+            self.log.note(
+                f"{count} records could not be read; {path / REJECTED} lists them with their reasons"
+            )
 
     def end_epoch(self) -> None:
         """Log the epoch's means and move on to the next one."""

@@ -104,7 +104,7 @@ def test_pairs_writes_what_fairseq_signals_reads(
     [
         (["splt"], ConfigError, "invalid choice: 'splt'"),
         (["split", "only_one"], ConfigError, "required: MANIFEST_DIR"),
-        (["split", "s", "m", "--segment-sec", "x"], ConfigError, "--segment-sec: invalid"),
+        (["split", "s", "m", "--segment-sec", "x"], ConfigError, "--segment-sec: .x. is neither"),
         (["pairs", "m", "o", "--kind", "cmlsc"], ConfigError, "--kind cmlsc: did you mean 'cmsc'"),
         (["check", "nowhere"], DataError, "manifest nowhere cannot be read"),
         (["stats", "."], DataError, "holds no .tsv file"),
