@@ -311,11 +311,10 @@ def _root_and_folders(store_dirs: Sequence[Path], manifest_dir: Path) -> tuple[s
 
 
 def _write_labels(manifest_dir: Path, records: _Records, labels: LabelDefinition) -> int:
-    """Write y.npy, one row per idx; a record without any code is unlabelled. Returns how many those are."""
+    """Write y.npy, one row per idx, and label_def.csv; returns how many records are unlabelled."""
     texts = records.texts("labels")
     different = sorted(set(texts))
     hot = labels.multi_hot([tuple(text.split("|")) if text else () for text in different])
-    hot[[not text for text in different]] = np.nan
     place = {text: row for row, text in enumerate(different)}
     y = np.full((int(records.idx.max()) + 1, len(labels.names)), np.nan, dtype=np.float32)
     y[records.idx] = hot[[place[text] for text in texts]]
