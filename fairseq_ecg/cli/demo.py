@@ -103,7 +103,7 @@ def commands(folder: Path, num_patients: int, updates: int) -> list[tuple[str, l
         ),
         (
             "Score the fine-tuned model on the held-out patients",
-            ["validate", f"common_eval.path={best}", "dataset.valid_subset=test"],
+            ["evaluate", best, f"--data={manifests}", "--protocol=head", f"--out={folder}/scores_diagnosis"],
         ),
     ]
 
@@ -115,7 +115,7 @@ def closing(folder: Path, seconds: float) -> str:
         ("store/", "the prepared store: int16 shards, index.tsv, rejected.tsv"),
         ("manifests/", "train.tsv, valid.tsv, test.tsv, y.npy, label_def.csv"),
         ("pretrained/, diagnosis/", "the runs: checkpoints/, config.yaml, log.jsonl, csv files"),
-        ("scores_probe/", "results.md, results.tsv, results.json, predictions.npz"),
+        ("scores_probe/, scores_diagnosis/", "results.md, results.tsv, results.json, predictions.npz"),
     ]
     width = max(len(name) for name, _ in places)
     lines = [f"  {folder}/{name:<{width}}  {what}" for name, what in places]

@@ -58,7 +58,7 @@ def test_a_printed_command_is_accepted(page: str, line: str):
         parser = {"evaluate": evaluate, "embed": embed}[command].parser()
         options = parser.parse_args(arguments)
         if command == "evaluate":
-            Settings(protocol=options.protocol)  # refuses a protocol that does not exist
+            Settings(protocols=tuple(options.protocol.split(",")))  # refuses a protocol that does not exist
 
 
 def test_commands_are_found():
