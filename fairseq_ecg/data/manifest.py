@@ -165,9 +165,9 @@ class Manifest:
         """Refuse names that no file can have, which the system would refuse in words of its own."""
         for column in (self.stores, self.files):
             for name in [] if column is None else column.values():
-                if "\0" in name:
+                if not _can_name_a_file(name):
                     raise DataError(f"{self.path}: {name[:80]!r} cannot name a file; the manifest is damaged")
-        if "\0" in str(self.root):
+        if not _can_name_a_file(str(self.root)):
             raise DataError(f"{self.path}, line 1: {str(self.root)[:80]!r} cannot name a folder")
 
     def _check_inside(self, column: TextColumn) -> None:
@@ -184,8 +184,12 @@ class Manifest:
                 row = int(np.flatnonzero(column.codes == code)[0])
                 raise DataError(
                     f"{self.path}, line {self.line(row)}: {name!r} lies outside the root {self.root}; "
-                    "correct the row or the root, or allow it with task.allow_outside_root=true"
+                    "correct the row or the root (training reads it with task.allow_outside_root=true)"
                 )
+
+
+def _can_name_a_file(name: str) -> bool:
+    return "\0" not in name and len(name) < 4000 and max(map(len, name.encode().split(b"/"))) < 256
 
 
 def _classes(column: TextColumn | None) -> NDArray[np.int64] | None:

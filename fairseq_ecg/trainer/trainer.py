@@ -32,12 +32,12 @@ from fairseq_ecg.trainer.optim import clip_factor, overridden, total_norm
 from fairseq_ecg.trainer.precision import Precision
 from fairseq_ecg.trainer.progress import Progress
 from fairseq_ecg.trainer.resume import restore
-from fairseq_ecg.trainer.runfolder import write_rejected, write_run_files
+from fairseq_ecg.trainer.runfolder import REJECTED, held, list_rejected, write_run_files
 from fairseq_ecg.trainer.seeds import seed_batch
 from fairseq_ecg.trainer.selection import Selection
 from fairseq_ecg.trainer.standin import frozen_statistics
 from fairseq_ecg.trainer.stopping import SignalWatch, limit_reached
-from fairseq_ecg.trainer.validate import evaluate_subset
+from fairseq_ecg.trainer.validate import build_metrics, evaluate_subset
 
 
 class Trainer:
@@ -69,6 +69,7 @@ class Trainer:
         self.model: EcgModel = self.built.model.to(self.device)
         self.criterion.validate_model(self.model)
         self.task.validate_model(self.model)
+        build_metrics(self.criterion, self.task)  # those that do not fit the labels are refused here
         self.wrapped = self._wrap()
         options = overridden(cfg.optimizer.config, cfg.checkpoint.optimizer_overrides)
         self.optimizer = OPTIMIZERS.build(cfg.optimizer.name, options, model=self.model)
@@ -88,6 +89,7 @@ class Trainer:
         self.skips = torch.zeros(2, device=self.device)
         self.folder = CheckpointFolder(cfg.checkpoint)
         self.last_saved = -1
+        self.num_rejected = 0
         self.updates_per_epoch = 0
         self.clock: Clock | None = None
         self.signals = SignalWatch()
@@ -184,24 +186,30 @@ class Trainer:
 
     def run(self) -> dict[str, float]:
         """Train until a limit, early stopping or a signal; the last validation's (or training's) values."""
+        run_dir = Path(self.cfg.checkpoint.save_dir)
+        with held(run_dir) if self.world.is_main else nullcontext():
+            return self.run_in(run_dir)
+
+    def run_in(self, run_dir: Path) -> dict[str, float]:
+        """``run`` in a folder that is this run's alone."""
         if self.world.is_main and not self.cfg.checkpoint.no_save:
             self.folder.prepare()
         self.world.barrier()
-        run_dir = Path(self.cfg.checkpoint.save_dir)
-        if self.world.is_main:
-            write_run_files(self.cfg, run_dir)
         self.log = RunLog(self.cfg.common, run_dir, enabled=self.world.is_main)
         try:
             with self.signals:
                 restore(self)
+                if self.world.is_main:
+                    # Only now: a run that does not fit what is there must leave it as it is.
+                    write_run_files(self.cfg, run_dir)
                 self.announce()
                 while not (reason := self.reason_to_stop()):
                     self.train_epoch()
             self.log.note(f"stopped after update {self.progress.num_updates}: {reason}")
         finally:
             self.log.close()
-            if self.world.is_main:
-                write_rejected(self.task.rejected, run_dir / "rejected.tsv")
+            if self.world.is_main and self.task.rejected:
+                list_rejected(run_dir, self.task.rejected)  # of a run that ended inside an epoch, too
         return self.results
 
     @property
@@ -236,6 +244,7 @@ class Trainer:
                 self.progress.batches_done += len(batches) * world.size
                 self.progress.segments += rows * world.size
                 clock.rows += rows * world.size
+                clock.updates += 1
                 self.log.advance()
                 if self.progress.num_updates % self.cfg.common.log_interval == 0:
                     self.log_inner(clock, remaining)
@@ -251,6 +260,21 @@ class Trainer:
         self.progress.train_seconds += clock.elapsed()
         self.clock = None
         self.log.end_epoch()
+        self.list_rejected()
+
+    def list_rejected(self) -> None:
+        """Count the files that could not be read and list them in the run folder."""
+        mine = self.task.rejected
+        if not self.world.any(len(mine) > self.num_rejected):
+            return
+        self.num_rejected = len(mine)
+        everyones = self.world.union(mine)
+        if self.world.is_main:
+            path = Path(self.cfg.checkpoint.save_dir)
+            count = list_rejected(path, everyones)
+            self.log.note(
+                f"{count} records could not be read; {path / REJECTED} lists them with their reasons"
+            )
 
     def end_epoch(self) -> None:
         """Log the epoch's means and move on to the next one."""
@@ -278,14 +302,14 @@ class Trainer:
         return max(min(left), 0) if left else None
 
     def log_inner(self, clock: Clock, remaining: int) -> None:
-        seconds, rows, wait = clock.read()
+        seconds, updates, rows, wait = clock.read()
         values = in_bits(self.meters.reduce(self.world))
         line: dict[str, float | int | str] = {
             "epoch": self.progress.epoch,
             "num_updates": self.progress.num_updates,
             **values,
             "lr": self.rate,
-            "ups": self.cfg.common.log_interval / max(seconds, 1e-9),
+            "ups": updates / max(seconds, 1e-9),
             "segments_per_sec": rows / max(seconds, 1e-9),
             "data_wait_pct": 100.0 * wait / max(seconds, 1e-9),
             "train_wall": self.seconds,
@@ -299,7 +323,7 @@ class Trainer:
             if (peak := peak_flops(self.device, self.precision.name)) is not None:
                 line["mfu_pct"] = 100.0 * rate / peak
         if (left := self.updates_left(remaining)) is not None:
-            line["hours_left"] = left * seconds / self.cfg.common.log_interval / 3600
+            line["hours_left"] = left * seconds / max(updates, 1) / 3600
         if self.precision.scaler:
             line["loss_scale"] = self.precision.loss_scale
         if self.device.type == "cuda":
@@ -450,7 +474,8 @@ class Trainer:
         freq = self.cfg.optimization.update_freq[0]
         self.log.note(
             f"{self.cfg.model.name}: {parameters:,} parameters, {trainable:,} trained, {self.precision.name} "
-            f"on {self.world.size} x {self.device.type}; {gigabytes:.2f} GiB each before activations"
+            f"on {self.world.size} x {self.device.type}; {gigabytes:.2f} GiB per process "
+            "before activations"
         )
         if self.built.report is not None:
             self.log.note(f"{self.cfg.model.config.model_path}: {self.built.report}")
