@@ -18,6 +18,8 @@ RATE = 100
 NUM_SAMPLES = 200
 CODES = ("164889003", "164890007", "426783006")
 """Atrial fibrillation, atrial flutter, sinus rhythm."""
+NOT_SCORED = "106068003"
+"""Atrial rhythm: a diagnosis, but no class of the challenges."""
 
 _NAMES = {EcgTransformer: "ecg_transformer", EcgTransformerClassifier: "ecg_transformer_classifier"}
 
@@ -102,9 +104,14 @@ def make_manifests(
                     ),
                     leads=STANDARD_LEADS,
                     sampling_rate=RATE,
+<<<<<<< HEAD
                     # A record without any code would count as unlabelled; nobody scores this one (LVH).
                     labels=tuple(code for code, on in zip(CODES, present, strict=True) if on)
                     or ("55827005",),
+=======
+                    labels=tuple(code for code, on in zip(CODES, present, strict=True) if on)
+                    or (NOT_SCORED,),
+>>>>>>> main
                 )
                 idx = writer.add(record, leads_present=STANDARD_LEADS)
                 for segment in range(len(time) // NUM_SAMPLES):

@@ -103,11 +103,12 @@ class BinaryCrossEntropyWithLogits(nn.Module):
         return chosen
 
     def forward(self, model: nn.Module, batch: Batch) -> StepOutput:
-        assert batch.target is not None, "the task gives every batch a target"
         output = model(batch.source, batch.padding_mask)
-        if output.logits.shape != batch.target.shape:
+        # Without labels, as when only outputs are wanted, every entry is unlabelled and the loss is empty.
+        target = torch.full_like(output.logits, torch.nan) if batch.target is None else batch.target
+        if output.logits.shape != target.shape:
             raise DataError(
-                f"a batch has labels of shape {tuple(batch.target.shape)}, the model answers "
+                f"a batch has labels of shape {tuple(target.shape)}, the model answers "
                 f"{tuple(output.logits.shape)}; every segment needs model.num_labels labels"
             )
         weight, pos_weight = (
@@ -116,12 +117,12 @@ class BinaryCrossEntropyWithLogits(nn.Module):
         )
         with torch.autocast(batch.source.device.type, enabled=False):
             loss, count = masked_binary_cross_entropy(
-                output.logits, batch.target, weight=weight, pos_weight=pos_weight
+                output.logits, target, weight=weight, pos_weight=pos_weight
             )
         size = count.float()
         outputs = {
             "logits": output.logits.detach(),
-            "target": batch.target,
+            "target": target,
             "encoder_out": output.encoder.frames.detach(),
         }
         for name in ("padding_mask", "saliency"):

@@ -66,15 +66,21 @@ class LabelDefinition:
         return len(self.names)
 
     def multi_hot(self, codes_of_records: Iterable[Sequence[str]]) -> NDArray[np.float32]:
-        """(N, K) float32: 1 where a record has a code of the class; codes of no class are ignored."""
+        """(N, K) float32: 1 where a record has a code of the class, 0 where it has none of them.
+
+        A record with codes of no class at all is negative for every class. A record without any code was not
+        diagnosed: it is unlabelled, its row is NaN.
+        """
         columns: dict[str, list[int]] = {}
         for column, codes in enumerate(self.codes):
             for code in codes:
                 columns.setdefault(code, []).append(column)
-        rows = [[column for code in codes for column in columns.get(code, ())] for codes in codes_of_records]
-        target = np.zeros((len(rows), len(self)), np.float32)
-        for row, present in zip(target, rows, strict=True):
-            row[present] = 1
+        records = list(codes_of_records)
+        target = np.zeros((len(records), len(self)), np.float32)
+        for row, codes in zip(target, records, strict=True):
+            row[[column for code in codes for column in columns.get(code, ())]] = 1
+            if not codes:
+                row[:] = np.nan
         return target
 
     def target(self, codes_of_records: Iterable[Sequence[str]]) -> NDArray[np.float32]:

@@ -187,7 +187,8 @@ def load_model(path: str | Path, *, model_overrides: Mapping[str, Any] | None = 
     folder = resolve(path)
     if folder.is_file():
         raise CheckpointError(
-            f"{folder} is not one of our checkpoint folders; fairseq-ecg convert reads foreign files"
+            f"{folder} is a foreign file, not one of our checkpoint folders; load_encoder, embed, evaluate "
+            "and model.model_path read those"
         )
     config = read_config(folder)
     options = {**config["model"], **(model_overrides or {})}

@@ -7,6 +7,7 @@ generator state and N processes do what one process does with N times the micro-
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -38,6 +39,13 @@ from fairseq_ecg.trainer.selection import Selection
 from fairseq_ecg.trainer.standin import frozen_statistics
 from fairseq_ecg.trainer.stopping import SignalWatch, limit_reached
 from fairseq_ecg.trainer.validate import build_metrics, evaluate_subset
+
+# torch 2.13 renamed the option; its old name warns there, the new one is unknown to 2.10.
+BUFFER_OPTION = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
 
 
 class Trainer:
@@ -103,13 +111,14 @@ class Trainer:
         if self.world.size == 1:
             return model
         options = self.cfg.distributed_training
+        buffers: dict[str, Any] = {BUFFER_OPTION: options.broadcast_buffers}
         wrapped = DistributedDataParallel(
             model,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
             find_unused_parameters=options.find_unused_parameters or self.model.has_unused_parameters,
             bucket_cap_mb=options.bucket_cap_mb,
-            broadcast_buffers=options.broadcast_buffers,
             gradient_as_bucket_view=True,
+            **buffers,
         )
         if options.ddp_comm_hook == "fp16":
             from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
@@ -203,6 +212,7 @@ class Trainer:
                     # Only now: a run that does not fit what is there must leave it as it is.
                     write_run_files(self.cfg, run_dir)
                 self.announce()
+                self.check_selection()
                 while not (reason := self.reason_to_stop()):
                     self.train_epoch()
             self.log.note(f"stopped after update {self.progress.num_updates}: {reason}")
@@ -389,18 +399,7 @@ class Trainer:
         """Run every validation subset; True when the first one's selection metric is the best so far."""
         improved = False
         for subset in self.subsets:
-            values = in_bits(
-                evaluate_subset(
-                    self.task,
-                    self.model,
-                    self.criterion,
-                    subset,
-                    world=self.world,
-                    precision=self.precision,
-                    seed=self.cfg.dataset.fixed_validation_seed or self.cfg.common.seed,
-                    max_batches=self.cfg.dataset.max_valid_steps,
-                )
-            )
+            values = self.evaluate(subset, self.cfg.dataset.max_valid_steps)
             line = {"epoch": epoch, "num_updates": self.progress.num_updates, **values}
             if subset == self.subsets[0]:
                 improved = self.selection.see(values)
@@ -408,6 +407,26 @@ class Trainer:
                 line[f"best_{self.cfg.checkpoint.best_checkpoint_metric}"] = self.selection.best
             self.log.line(subset, line)
         return improved
+
+    def evaluate(self, subset: str, max_batches: int | None) -> dict[str, float]:
+        """Losses (bits) and metrics on a subset."""
+        fixed = self.cfg.dataset.fixed_validation_seed
+        values = evaluate_subset(
+            self.task,
+            self.model,
+            self.criterion,
+            subset,
+            world=self.world,
+            precision=self.precision,
+            seed=self.cfg.common.seed if fixed is None else fixed,
+            max_batches=max_batches,
+        )
+        return in_bits(values)
+
+    def check_selection(self) -> None:
+        """Refuse a selection metric that nobody logs before the first update: one batch tells the names."""
+        if self.subsets and self.cfg.checkpoint.best_checkpoint_metric != "loss":
+            self.selection.check(self.evaluate(self.subsets[0], max_batches=1))
 
     def save(self, epoch: int, *, is_epoch_end: bool, is_interval: bool, improved: bool) -> None:
         """Write one checkpoint folder and the links it deserves; only the main process writes."""

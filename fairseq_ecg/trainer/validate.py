@@ -105,6 +105,7 @@ def run(cfg: RunConfig) -> dict[str, dict[str, float]]:
         model_config = replace(model_config, saliency=True)
     cfg = replace(cfg, dataset=replace(cfg.dataset, train_subset=""))
     results = {}
+    fixed = cfg.dataset.fixed_validation_seed
     with joined(cfg.distributed_training, cpu=cfg.common.cpu) as world:
         criterion = CRITERIA.build(cfg.criterion.name, cfg.criterion.config)
         task = TASKS.build(
@@ -135,7 +136,7 @@ def run(cfg: RunConfig) -> dict[str, dict[str, float]]:
                 subset,
                 world=world,
                 precision=precision,
-                seed=cfg.dataset.fixed_validation_seed or cfg.common.seed,
+                seed=cfg.common.seed if fixed is None else fixed,
                 max_batches=cfg.dataset.max_valid_steps,
                 sink=sinks.get(subset),
             )
