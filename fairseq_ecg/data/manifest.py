@@ -8,6 +8,7 @@ absolute), its second the column names, then one row per segment, a view of a re
 * ``store``: folder of the prepared store below the root (without this column the root is the store);
 * ``path``: instead of a store, the record's own file below the root;
 * ``sampling_rate``, ``leads`` (comma list), ``unit``: beside ``path``, what the file does not say of itself;
+* ``label``: class number (identification), when every row has one;
 * any further columns are labels, kept as texts.
 
 fairseq-signals' manifests (no ``#root``) are recognised and read by ``legacy``.
@@ -122,6 +123,7 @@ class Manifest:
             patient=_patients(texts["patient_id"], texts["source"], texts["record_id"]),
             stores=place,
             files=files,
+            label=_classes(texts.get("label")),
             extra={name: column for name, column in texts.items() if name not in _KINDS},
             **integers,  # type: ignore[arg-type]
         )
@@ -146,6 +148,7 @@ class Manifest:
                 f"{self.path}, line {self.line(row)}: segment {self.segment[row]} of record "
                 f"{self.record_ids[row]!r} appears twice; remove one row"
             )
+        self._check_paths()
         for column in (self.stores, self.files):
             if column is not None and not allow_outside:
                 self._check_inside(column)
@@ -157,6 +160,15 @@ class Manifest:
     def store_dirs(self) -> list[Path]:
         """Folders of the stores, by code of ``stores``."""
         return [self.root] if self.stores is None else [self.root / name for name in self.stores.values()]
+
+    def _check_paths(self) -> None:
+        """Refuse names that no file can have, which the system would refuse in words of its own."""
+        for column in (self.stores, self.files):
+            for name in [] if column is None else column.values():
+                if not _can_name_a_file(name):
+                    raise DataError(f"{self.path}: {name[:80]!r} cannot name a file; the manifest is damaged")
+        if not _can_name_a_file(str(self.root)):
+            raise DataError(f"{self.path}, line 1: {str(self.root)[:80]!r} cannot name a folder")
 
     def _check_inside(self, column: TextColumn) -> None:
         root = os.path.realpath(self.root)
@@ -174,6 +186,20 @@ class Manifest:
                     f"{self.path}, line {self.line(row)}: {name!r} lies outside the root {self.root}; "
                     "correct the row or the root (training reads it with task.allow_outside_root=true)"
                 )
+
+
+def _can_name_a_file(name: str) -> bool:
+    return "\0" not in name and len(name) < 4000 and max(map(len, name.encode().split(b"/"))) < 256
+
+
+def _classes(column: TextColumn | None) -> NDArray[np.int64] | None:
+    """A column ``label`` of class numbers (identification); texts stay labels of another kind."""
+    if column is None:
+        return None
+    values = column.values()
+    if not all(text.isascii() and text.isdigit() and len(text) < 10 for text in values):
+        return None
+    return np.array([int(text) for text in values], dtype=np.int64)[column.codes]
 
 
 def _is_inside(path: str, root: str) -> bool:
