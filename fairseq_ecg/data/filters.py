@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +115,8 @@ class MedianBaseline:
     def __post_init__(self) -> None:
         if not 0 < self.short_sec <= self.long_sec:
             raise ConfigError(
-                f"filter median_baseline: 0 < short_sec={self.short_sec} <= long_sec={self.long_sec} is needed"
+                f"filter median_baseline: short_sec={self.short_sec} must be more than 0 and at most "
+                f"long_sec={self.long_sec}"
             )
 
     def apply(self, signal: Wide, rate: int) -> Wide:
@@ -168,6 +169,9 @@ class FilterChain:
             return cls()
         return cls(tuple(step for _, step in parse_steps(text, "filter", _step_type)))
 
+    def __bool__(self) -> bool:
+        return bool(self.steps)
+
     def __str__(self) -> str:
         """The one spelling of this chain, with every option: equal chains have equal texts."""
         return "|".join(_spelled(step) for step in self.steps) or NONE
@@ -189,12 +193,17 @@ def _step_type(name: str) -> type[Any]:
 
 
 def _spelled(step: Step) -> str:
-    options = ", ".join(f"{item.name}={getattr(step, item.name)!r}" for item in fields(step))  # type: ignore[arg-type]
-    return f"{step.name}({options})"
+    values = {item.name: getattr(step, item.name) for item in fields(type(step))}  # type: ignore[arg-type]
+    return f"{step.name}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
 
 def _butterworth(
-    step: Step, signal: Wide, rate: int, order: int, cutoff: float | list[float], kind: str
+    step: Step,
+    signal: Wide,
+    rate: int,
+    order: int,
+    cutoff: float | list[float],
+    kind: Literal["highpass", "lowpass", "bandpass"],
 ) -> Wide:
     from scipy.signal import butter, sosfiltfilt
 

@@ -114,7 +114,7 @@ def resize(signal: NDArray[Any], num_samples: int, method: Resampling) -> NDArra
 def interpolate(
     signal: NDArray[Any], old: NDArray[np.float64], new: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Read samples that lie at the places ``old`` at the places ``new``, linearly: (L, T) -> (L, len(new))."""
+    """Samples that lie at the places ``old``, read at the places ``new``: (L, T) -> (L, len(new))."""
     return np.stack([np.interp(new, old, row) for row in signal])
 
 

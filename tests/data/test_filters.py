@@ -151,9 +151,16 @@ def test_a_chain_that_cannot_be_meant_is_refused(text, words):
 
 
 @pytest.mark.parametrize(
-    "text", ["lowpass(cutoff=125)", "highpass(cutoff=0)", "notch(frequency=130)", "moving_average(frequency=200)",
-             "lowpass(order=0)", "notch(quality=0)"]
-)  # fmt: skip
+    "text",
+    [
+        "lowpass(cutoff=125)",
+        "highpass(cutoff=0)",
+        "notch(frequency=130)",
+        "moving_average(frequency=200)",
+        "lowpass(order=0)",
+        "notch(quality=0)",
+    ],
+)
 def test_a_filter_that_the_rate_does_not_allow_is_refused(text):
     with pytest.raises(ConfigError, match="filter"):
         FilterChain.parse(text).apply(sine(1), RATE)
