@@ -14,7 +14,7 @@ EXAMPLES = """examples:
   fairseq-ecg manifest split stores/cinc2021 manifests/cinc2021 --labels cinc2021
   fairseq-ecg manifest split stores/ptbxl stores/georgia manifests/both --segment-sec 10 --valid 0.2
   fairseq-ecg manifest split stores/all manifests/held_out --by source --test georgia
-  fairseq-ecg manifest split stores/ptbxl manifests/ptbxl --by fold --folds folds.csv --valid 9 --test 10
+  fairseq-ecg manifest split stores/ptbxl manifests/ptbxl --by fold --valid 9 --test 10
   fairseq-ecg manifest check manifests/cinc2021
   fairseq-ecg manifest stats manifests/cinc2021
   fairseq-ecg manifest pairs fairseq_signals/manifest/total manifests/cmsc --kind cmsc
@@ -68,7 +68,12 @@ def _parser() -> argparse.ArgumentParser:
             help=f"share of the patients or records (default: 0.1); folds or sources for {name} with these",
         )
     split.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
-    split.add_argument("--folds", type=Path, metavar="FILE", help="table with the columns record_id and fold")
+    split.add_argument(
+        "--folds",
+        type=Path,
+        metavar="FILE",
+        help="table with the columns record_id and fold (default: the folds the sources publish)",
+    )
     split.add_argument(
         "--labels",
         metavar="NAME|FILE",

@@ -63,7 +63,7 @@ class SplitOptions:
         by: what is never divided between two splits: ``patient``, ``record``, ``fold`` or ``source``.
         valid, test: a share of the patients or records; with ``fold`` and ``source`` comma lists of names.
         seed: of the draw.
-        folds: table with the columns record_id and fold.
+        folds: table with the columns record_id and fold; None: the folds the stores' sources publish.
     """
 
     segment_sec: float | None = 5.0
@@ -80,8 +80,8 @@ class SplitOptions:
             raise ConfigError(f"--segment-sec {self.segment_sec}: must be more than 0")
         if self.by in ("patient", "record") and self.fraction("valid") + self.fraction("test") >= 1:
             raise ConfigError(f"--valid {self.valid} and --test {self.test} leave nothing to train on")
-        if (self.by == "fold") != (self.folds is not None):
-            raise ConfigError("--by fold and --folds FILE (columns record_id and fold) go together")
+        if self.by != "fold" and self.folds is not None:
+            raise ConfigError("--folds FILE (columns record_id and fold) goes with --by fold")
 
     def fraction(self, name: str) -> float:
         """The share of ``valid`` or ``test``, 0.1 unless given."""
@@ -249,7 +249,15 @@ def _share(fraction: float, count: int) -> int:
 
 def _folds(records: _Records, options: SplitOptions) -> list[str]:
     path = options.folds
-    assert path is not None
+    if path is None:
+        folds = records.texts("fold")
+        if not any(folds):
+            names = ", ".join(str(store.path) for store in records.stores)
+            raise DataError(
+                f"{names}: no record has an official fold (readers such as ptbxl keep them); "
+                "give --folds FILE with the columns record_id and fold"
+            )
+        return folds
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t"))

@@ -106,6 +106,11 @@ class StoreWriter:
             DataError: another rate or shape, values that are not finite, a record_id added before.
         """
         values, scale = self._quantised(record)
+        if record.likelihoods and len(record.likelihoods) != len(record.labels):
+            raise DataError(
+                f"record {record.record_id!r} has {len(record.likelihoods)} likelihoods for "
+                f"{len(record.labels)} labels; a reader gives one per label or none"
+            )
         if record.record_id in self._record_ids:
             raise DataError(f"record_id {record.record_id!r} ({record.source}) is in the store already")
         shard, offset = self._append(values)
@@ -129,6 +134,8 @@ class StoreWriter:
             "flags": "|".join(flags),
             "crc32": str(zlib.crc32(values.data)),
             "labels": "|".join(record.labels),
+            "likelihoods": "|".join(f"{value:g}" for value in record.likelihoods),
+            "fold": record.fold,
         }
         for name, text in row.items():
             if any(mark in text for mark in "\t\n\r"):
@@ -301,6 +308,14 @@ class Store:
     def labels(self, row: int) -> tuple[str, ...]:
         """Codes of the record, as its source gives them."""
         return _split(self.index.text("labels")[row], "|")
+
+    def likelihoods(self, row: int) -> tuple[float, ...]:
+        """Certainty of each label, where the source states it; else empty."""
+        return tuple(float(text) for text in _split(self.index.text("likelihoods")[row], "|"))
+
+    def fold(self, row: int) -> str:
+        """Part of the split its source publishes; empty when it publishes none."""
+        return self.index.text("fold")[row]
 
     def flags(self, row: int) -> tuple[str, ...]:
         return _split(self.index.text("flags")[row], "|")

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_ecg.data.table import Kind, TextColumn, read_number_lists, read_table
+from fairseq_ecg.data.table import Kind, TextColumn, read_header, read_number_lists, read_table
 from fairseq_ecg.errors import DataError
 
 INDEX_COLUMNS = (
@@ -34,14 +34,20 @@ INDEX_COLUMNS = (
     "flags",
     "crc32",
     "labels",
+    "likelihoods",
+    "fold",
 )
 """Columns of ``index.tsv``; a table may have more, which are passed over."""
+
+_LATER = ("likelihoods", "fold")
+"""Columns a table may lack: no record of it has any."""
 
 _KINDS = {
     **dict.fromkeys(("idx", "shard", "offset", "num_samples", "crc32"), Kind.INTEGER),
     **dict.fromkeys(("scale", "age"), Kind.NUMBER),
     **dict.fromkeys(
-        ("record_id", "patient_id", "source", "leads_present", "sex", "date", "flags", "labels"), Kind.TEXT
+        ("record_id", "patient_id", "source", "leads_present", "sex", "date", "flags", "labels", *_LATER),
+        Kind.TEXT,
     ),
 }
 _NARROW = {"shard": np.int32, "num_samples": np.int32, "crc32": np.uint32, "age": np.float32}
@@ -53,7 +59,7 @@ _CACHED = [
 ]
 _STATISTICS = ("lead_mean", "lead_std")
 _CACHE = "index.cache"
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 
 
 class StoreIndex:
@@ -163,7 +169,13 @@ class StoreIndex:
 
 def _read_table(path: Path) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
-    for name, column in read_table(path, _KINDS).items():
+    present = read_header(path)
+    columns = read_table(
+        path, {name: kind for name, kind in _KINDS.items() if name in present or name not in _LATER}
+    )
+    for name in _LATER:
+        columns.setdefault(name, TextColumn.of([""] * len(columns["idx"])))
+    for name, column in columns.items():
         if isinstance(column, TextColumn):
             arrays.update({f"{name}.{part}": getattr(column, part) for part in _TEXT_PARTS})
         else:

@@ -20,17 +20,19 @@ from numpy.typing import NDArray
 
 from fairseq_ecg.contracts import Record
 from fairseq_ecg.data.record import lead_name, mv_per_unit
-from fairseq_ecg.data.wfdb_format import SignalHeader, read_physical
+from fairseq_ecg.data.signal import implausible_amplitude
+from fairseq_ecg.data.source_table import parse_age, parse_sex
+from fairseq_ecg.data.wfdb_format import (
+    Calibration,
+    Header,
+    SignalHeader,
+    read_digital,
+    read_physical,
+    to_physical,
+)
 from fairseq_ecg.errors import DataError
 
-PLAUSIBLE_MV = (0.25, 8.0)
-"""Where the median over leads of a record's largest minus smallest value lies: 0.7 to 4 mV in the 184 records
-of PTB-XL, CPSC, Georgia, Chapman-Shaoxing, Ningbo, LUDB and MIT-BIH this was set on, with room on both
-sides."""
-
 _COMMENT = re.compile(r"<?(age|sex|dx|patient)>?\s*:\s*(.*)", re.IGNORECASE)
-_SEX = {"male": "male", "m": "male", "female": "female", "f": "female"}
-_UNKNOWN = ("", "nan", "unknown", "n/a")
 
 
 class Comments(NamedTuple):
@@ -81,7 +83,7 @@ def parse_comments(comments: Sequence[str]) -> Comments:
     """Age, sex, codes and patient of comment lines; several ``Dx`` lines add up, unknown words are empty."""
     age, sex, patient_id = math.nan, "", ""
     codes: list[str] = []
-    notes = []
+    notes: list[str] = []
     for comment in comments:
         match = _COMMENT.fullmatch(comment)
         if match is None:
@@ -92,40 +94,56 @@ def parse_comments(comments: Sequence[str]) -> Comments:
         elif key == "patient":
             patient_id = text
         elif key == "sex":
-            sex = _SEX.get(text.lower(), "")
-            if not sex and text.lower() not in _UNKNOWN:
-                notes.append(f"sex {text!r} not understood")
-        elif text.lower() not in _UNKNOWN:
-            try:
-                age = float(text)
-            except ValueError:
-                notes.append(f"age {text!r} not understood")
-                continue
-            if not 0 <= age <= 120:
-                notes.append(f"age {text} is implausible")
+            sex, remarks = parse_sex(text)
+            notes += remarks
+        else:
+            stated, remarks = parse_age(text)
+            age = age if math.isnan(stated) else stated
+            notes += remarks
     return Comments(age, sex, tuple(dict.fromkeys(codes)), patient_id, tuple(notes))
 
 
-def read_wfdb_record(path: Path | str, *, source: str = "") -> Record:
+def read_wfdb_record(path: Path | str, *, source: str = "", gain: float | None = None) -> Record:
     """Read a WFDB record: samples in mV under the package's lead names, and what the comments say.
 
-    Signals that are no voltage (pressure, respiration) are left out with a note. A gain is never corrected;
-    an amplitude no ECG has is noted.
+    Signals that are no voltage (pressure, respiration) are left out with a note. A gain is never corrected
+    unasked; an amplitude no ECG has is noted.
 
     Args:
         path: of the ``.hea`` file.
         source: name of the data set, kept in the record.
+        gain: ADC units per mV to use in place of the header's.
 
     Raises:
         DataError: the record cannot be read or its samples are not what its header announces.
     """
+    return read_with_header(path, source=source, gain=gain)[0]
+
+
+def read_with_header(
+    path: Path | str, *, source: str = "", gain: float | None = None
+) -> tuple[Record, Header]:
+    """As ``read_wfdb_record``, with the header for what a data set says in comments of its own."""
     path = Path(path)
-    signal, header = read_physical(path)
+    replaced: tuple[str, ...] = ()
+    if gain is None:
+        signal, header = read_physical(path)
+    else:
+        digital, header = read_digital(path)
+        stated = sorted({f"{item.calibration.gain:g}/{item.calibration.unit}" for item in header.signals})
+        if stated != [f"{gain:g}/mV"]:
+            replaced = (f"gain {', '.join(stated)} of the header replaced by {gain:g}/mV",)
+        signals = [
+            item._replace(calibration=Calibration(gain, item.calibration.baseline, "mV", True))
+            for item in header.signals
+        ]
+        header = header._replace(signals=tuple(signals))
+        signal = to_physical(digital, header)
     if header.sampling_rate < 1 or header.sampling_rate % 1:
         raise DataError(f"{path}: sampling rate {header.sampling_rate} Hz: a whole number from 1 is needed")
     signal, signals, notes = _to_mv(signal, header.signals, path)
     comments = parse_comments(header.comments)
-    return Record(
+    record = Record(
         record_id=path.stem,
         patient_id=comments.patient_id or path.stem,
         source=source,
@@ -136,15 +154,17 @@ def read_wfdb_record(path: Path | str, *, source: str = "") -> Record:
         age=comments.age,
         sex=comments.sex,
         date=header.date,
-        notes=(*notes, *_implausible_amplitude(signal, signals), *comments.notes),
+        notes=(*replaced, *notes, *_implausible_gain(signal, signals), *comments.notes),
     )
+    return record, header
 
 
 def _to_mv(
     signal: NDArray[np.float32], signals: Sequence[SignalHeader], path: Path
 ) -> tuple[NDArray[np.float32], list[SignalHeader], list[str]]:
     """Scale every voltage to mV and drop what is none."""
-    notes, factors, kept = [], [], []
+    notes: list[str] = []
+    factors, kept = [], []
     for row, item in enumerate(signals):
         if not item.calibration.stated:
             notes.append(f"{item.name}: no gain in the header, {item.calibration.gain:g} per mV assumed")
@@ -162,11 +182,10 @@ def _to_mv(
     return signal, [signals[row] for row in kept], notes
 
 
-def _implausible_amplitude(signal: NDArray[np.float32], signals: Sequence[SignalHeader]) -> list[str]:
+def _implausible_gain(signal: NDArray[np.float32], signals: Sequence[SignalHeader]) -> list[str]:
     """A remark when the amplitude is none of an ECG: most likely the header's gain is wrong."""
-    spread = float(np.median(signal.max(axis=1) - signal.min(axis=1)))  # NaN leads compare as plausible
-    low, high = PLAUSIBLE_MV
-    if spread == 0 or not (spread < low or spread > high):
+    spread = implausible_amplitude(signal)
+    if spread is None:
         return []
     gains = sorted({f"{item.calibration.gain:g}/{item.calibration.unit}" for item in signals})
     return [f"amplitude {spread:.3g} mV is implausible: is the gain {', '.join(gains)} of the header right?"]

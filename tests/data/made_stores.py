@@ -32,6 +32,7 @@ def make_store(
     records_per_patient: int = 2,
     source: str = "made",
     seed: int = 0,
+    folds: Sequence[str] = (),
 ) -> Store:
     """A store of random records ``r0, r1, ...`` of these lengths."""
     with StoreWriter(
@@ -53,6 +54,7 @@ def make_store(
                 labels=("426783006",) if i % 2 else ("426177001", "164889003"),
                 age=40.0 + i,
                 sex="female",
+                fold=folds[i] if folds else "",
             )
             writer.add(record, leads_present=leads)
     return Store.open(path)

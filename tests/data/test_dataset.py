@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from fairseq_ecg.data.augment.pipeline import Pipeline
 from fairseq_ecg.data.dataset import ManifestDataset
 from fairseq_ecg.data.device import prepare_source
 from fairseq_ecg.data.manifest import Manifest, write_manifest
+from fairseq_ecg.data.split import SplitOptions, split_stores
+from fairseq_ecg.data.store import Store
 from fairseq_ecg.errors import ConfigError, DataError
 from tests.data.made_stores import make_manifest, make_store, signals
 

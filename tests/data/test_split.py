@@ -107,11 +107,29 @@ def test_folds_come_from_a_table(tmp_path: Path) -> None:
     assert report.num_unused == 1
 
 
+def test_without_a_table_the_folds_of_the_source_are_taken(tmp_path: Path) -> None:
+    make_store(tmp_path / "s", [100] * 4, folds=["1", "9", "10", ""])
+    options = SplitOptions(segment_sec=1.0, by="fold", valid="9", test="10")
+    report = split_stores([tmp_path / "s"], tmp_path / "m", options)
+    parts = read(tmp_path / "m")
+    assert {name: texts(part, "record_ids") for name, part in parts.items()} == {
+        "train": {"r0"},
+        "valid": {"r1"},
+        "test": {"r2"},
+    }
+    assert report.num_unused == 1
+    make_store(tmp_path / "t", [100] * 4)
+    with pytest.raises(DataError, match=r"t: no record has an official fold .*; give --folds FILE"):
+        split_stores([tmp_path / "t"], tmp_path / "n", options)
+
+
 def test_labels_have_one_row_per_idx_and_nan_for_unlabelled_records(tmp_path: Path) -> None:
     make_store(tmp_path / "s", [100] * 4, first_idx=1)
     path = tmp_path / "s" / "index.tsv"
     lines = path.read_text().splitlines()
-    lines[3] = lines[3].rpartition("\t")[0] + "\t"  # idx 3 has no codes
+    cells = lines[3].split("\t")
+    cells[lines[0].split("\t").index("labels")] = ""  # idx 3 has no codes
+    lines[3] = "\t".join(cells)
     path.write_text("\n".join(lines) + "\n")
     labels = LabelDefinition(
         ("sinus", "brady or T"),
@@ -148,8 +166,7 @@ def test_what_is_there_is_kept_unless_overwriting(tmp_path: Path) -> None:
         ({"valid": "ten"}, "a share from 0 to below 1"),
         ({"valid": "-0.1"}, "a share from 0 to below 1"),
         ({"segment_sec": 0.0}, "--segment-sec 0.0: must be more than 0"),
-        ({"by": "fold"}, "go together"),
-        ({"folds": Path("f.csv")}, "go together"),
+        ({"folds": Path("f.csv")}, "goes with --by fold"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options: dict[str, object], message: str) -> None:

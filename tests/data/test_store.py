@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -255,3 +256,26 @@ def test_a_store_of_another_schema_is_refused(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(DataError, match="is damaged"):
         Store.open(tmp_path / "s")
+
+
+def test_likelihoods_and_folds_are_kept(tmp_path: Path) -> None:
+    plain = record(np.ones((2, 10)))
+    stated = replace(plain, record_id="b", labels=("NORM", "SR"), likelihoods=(80.0, 0.0), fold="10")
+    with writer(tmp_path / "s") as store_writer:
+        store_writer.add(plain, leads_present=("I", "II"))
+        store_writer.add(stated, leads_present=("I", "II"))
+        with pytest.raises(DataError, match="has 1 likelihoods for 2 labels"):
+            store_writer.add(replace(stated, record_id="c", likelihoods=(80.0,)), leads_present=("I", "II"))
+    store = Store.open(tmp_path / "s")
+    assert [store.likelihoods(row) for row in range(2)] == [(), (80.0, 0.0)]
+    assert [store.fold(row) for row in range(2)] == ["", "10"]
+
+
+def test_an_index_without_likelihoods_and_folds_has_none(tmp_path: Path) -> None:
+    make_store(tmp_path / "s", [50, 60])
+    path = tmp_path / "s" / "index.tsv"
+    lines = [line.rsplit("\t", 2)[0] for line in path.read_text().splitlines()]
+    assert lines[0].endswith("\tlabels")
+    path.write_text("\n".join(lines) + "\n")
+    store = Store.open(tmp_path / "s")
+    assert (store.fold(1), store.likelihoods(1), store.labels(1)) == ("", (), ("426783006",))
