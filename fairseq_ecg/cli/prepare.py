@@ -148,6 +148,12 @@ def _parser(entry: Entry | None) -> argparse.ArgumentParser:
         "endpoints that of ECG-FM and PCLR, fourier ECG-JEPA's, spline that of CPC, SimCLR, BYOL and SwAV",
     )
     parser.add_argument(
+        "--same-rate-only",
+        action="store_true",
+        default=SUPPRESS,
+        help="leave out records of another rate instead of resampling them",
+    )
+    parser.add_argument(
         "--window-sec",
         type=float,
         default=SUPPRESS,
@@ -174,6 +180,12 @@ def _parser(entry: Entry | None) -> argparse.ArgumentParser:
         default=SUPPRESS,
         metavar="HZ",
         help="resample to this rate before the window is cut, as ECG-JEPA does (default: do not)",
+    )
+    parser.add_argument(
+        "--reference-zero-start",
+        action="store_true",
+        default=SUPPRESS,
+        help="judge --zero-start-sec by all leads of a record, as ECG-JEPA does with CODE-15",
     )
     parser.add_argument(
         "--reference-stretch",

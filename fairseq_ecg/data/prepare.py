@@ -26,6 +26,7 @@ from fairseq_ecg.data.signal import (
     crop,
     flat_rows,
     nan_rows,
+    reference_resampled_length,
     resample,
     resize,
     zero_padding,
@@ -48,6 +49,7 @@ _REASONS = {
     "missing lead": "missing lead",
     "is constant": "constant",
     "too short": "too short",
+    "another rate": "another rate",
     "begins with": "zero start",
     "cannot be read": "missing file",
     "does not exist": "missing file",
@@ -78,6 +80,8 @@ class PrepareOptions:
     """A lead of the store that a record neither has nor allows to compute; zero: a row of zeros."""
     policy_unreadable: Policy = Policy.SKIP
     """A record that is missing, truncated, corrupt or a duplicate; there is nothing to repair."""
+    same_rate_only: bool = False
+    """Leave out records of another rate instead of resampling them, as fairseq-signals does unless asked."""
     filter: str = NONE
     """Filters at the store's rate, e.g. ``highpass(cutoff=0.67)|notch(frequency=50)``; see ``filters``."""
     window_sec: float | None = None
@@ -91,6 +95,8 @@ class PrepareOptions:
     reference_rate: int | None = None
     """Resample to this rate (Hz) before the window is cut, and to the store's after it, as ECG-JEPA does; a
     missing sample then spoils its whole lead even when it lies outside the window."""
+    reference_zero_start: bool = False
+    """Judge ``zero_start_sec`` by all leads of a record, as ECG-JEPA does with CODE-15."""
     reference_stretch: bool = False
     """Squeeze a whole record, whatever time it lasts, into ``num_samples``, as ECG-JEPA does with CODE-15:
     the true rate then differs from the store's."""
@@ -113,6 +119,8 @@ class PrepareOptions:
             raise ConfigError(f"zero_start_sec={self.zero_start_sec}: 0 (keep all) or more")
         if self.reference_rate is not None and self.reference_rate < 1:
             raise ConfigError(f"reference_rate={self.reference_rate}: at least 1 Hz")
+        if self.reference_rate is not None and self.resample is not Resampling.FOURIER:
+            raise ConfigError(f"reference_rate is ECG-JEPA's: it needs resample=fourier, not {self.resample}")
         if self.reference_stretch and (self.window_sec is not None or self.num_samples is None):
             raise ConfigError(
                 "reference_stretch needs num_samples, and squeezes whole records: no window_sec"
@@ -281,6 +289,9 @@ def prepare_record(item: RawItem, options: PrepareOptions) -> Prepared:
         record = item.read()
     except DataError as error:
         return _left_out(item, str(error), options.policy_unreadable)
+    if options.same_rate_only and record.sampling_rate != options.sampling_rate:
+        reason = f"another rate: {record.sampling_rate} Hz, not {options.sampling_rate} Hz"
+        return _left_out(item, reason, options.policy_unreadable)
     findings = [Finding(item.record_id, str(item.path), note, "kept as it is") for note in record.notes]
     flags: list[str] = []
 
@@ -307,7 +318,7 @@ def prepare_record(item: RawItem, options: PrepareOptions) -> Prepared:
     if refused := repair(arranged.missing, "missing", options.policy_missing):
         return refused
     try:
-        signal, rate = _window(signal, record.sampling_rate, options)
+        signal, rate = _window(signal, record, options)
     except DataError as error:
         return _left_out(item, str(error), options.policy_unreadable)
     broken = nan_rows(signal)
@@ -342,24 +353,24 @@ def prepare_record(item: RawItem, options: PrepareOptions) -> Prepared:
     return Prepared(stored, arranged.present, tuple(flags), tuple(findings))
 
 
-def _window(signal: Signal, rate: int, options: PrepareOptions) -> tuple[Signal, int]:
+def _window(signal: Signal, record: Record, options: PrepareOptions) -> tuple[Signal, int]:
     """The part of a record that is kept, and its rate.
 
     Raises:
         DataError: the record is too short or begins with zeros.
     """
-    if options.reference_rate is not None:
-        signal, rate = (
-            resample(signal, rate, options.reference_rate, options.resample),
-            options.reference_rate,
-        )
+    rate = record.sampling_rate
+    if options.reference_rate is not None and options.reference_rate != rate:
+        length = reference_resampled_length(signal.shape[1], rate, options.reference_rate)
+        signal = resize(signal, length, options.resample).astype(np.float32)
+        rate = options.reference_rate
     if options.window_sec is not None:
         length = round(options.window_sec * rate)
         if signal.shape[1] < length:
             raise DataError(f"too short: {signal.shape[1] / rate:g} s, {options.window_sec:g} s are needed")
         signal = crop(signal, 0, length)
     if options.zero_start_sec:
-        leading, _ = zero_padding(signal)
+        leading, _ = zero_padding(record.signal if options.reference_zero_start else signal)
         if leading >= round(options.zero_start_sec * rate):
             raise DataError(f"begins with {leading} samples of zero in all leads")
     return signal, rate

@@ -121,6 +121,11 @@ PRESETS: dict[str, Preset] = {
         prepare=PrepareOptions(sampling_rate=500, resample=Resampling.LINEAR),
         num_samples=2500,
     ),
+    "wcr_reference": Preset(
+        summary="the same, as released: records of another rate than 500 Hz are left out",
+        prepare=PrepareOptions(sampling_rate=500, resample=Resampling.LINEAR, same_rate_only=True),
+        num_samples=2500,
+    ),
     "ecg_fm": Preset(
         summary="ECG-FM: 5 s at 500 Hz, 12 leads, each lead standardised over its record",
         # Its splits leave out records with a missing sample, a missing lead or a constant one.
@@ -148,7 +153,12 @@ PRESETS: dict[str, Preset] = {
     "ecg_jepa_reference_code15": Preset(
         summary="ECG-JEPA as released, of CODE-15: rows of 4096 samples squeezed into 2500 (244 Hz)",
         prepare=replace(
-            _ECG_JEPA, window_sec=None, num_samples=2500, reference_stretch=True, zero_start_sec=0.025
+            _ECG_JEPA,
+            window_sec=None,
+            num_samples=2500,
+            zero_start_sec=0.025,  # 10 samples at 400 Hz
+            reference_zero_start=True,
+            reference_stretch=True,
         ),
         num_samples=2500,
         whole_records=True,

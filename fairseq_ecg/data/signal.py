@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fairseq_ecg.errors import DataError
 
 Signal = NDArray[np.float32]
+Float = TypeVar("Float", np.float32, np.float64)
 
 PLAUSIBLE_MV = (0.25, 8.0)
 """Where the median over leads of a record's largest minus smallest value lies: 0.7 to 4 mV in the 184 records
@@ -52,7 +53,17 @@ def resampled_length(num_samples: int, rate: int, new_rate: int) -> int:
     return num_samples * new_rate // rate
 
 
-def resample(signal: Signal, rate: int, new_rate: int, method: Resampling = Resampling.POLYPHASE) -> Signal:
+def reference_resampled_length(num_samples: int, rate: int, new_rate: int) -> int:
+    """The length ECG-JEPA and ecg-selfsupervised compute, by way of a rounded ratio of the rates.
+
+    At some rates (116, 124, 258, ... Hz) it is one sample short of ``resampled_length`` now and then.
+    """
+    return int(num_samples * (new_rate / rate))
+
+
+def resample(
+    signal: NDArray[Float], rate: int, new_rate: int, method: Resampling = Resampling.POLYPHASE
+) -> NDArray[Float]:
     """Change the sampling rate.
 
     ``polyphase`` takes a straight line from first to last sample out before it filters, so that an offset
@@ -61,7 +72,8 @@ def resample(signal: Signal, rate: int, new_rate: int, method: Resampling = Resa
     rounded. The other methods are those of ``resize``.
 
     Shape:
-        signal: (L, T) without NaN; returns (L, T * new_rate // rate) float32.
+        signal: (L, T), float32 or float64; returns (L, T * new_rate // rate) of the same type. A missing
+            sample spoils its surroundings, or its whole lead (``fourier``, ``spline``).
 
     Raises:
         DataError: too short to leave a single sample.
@@ -83,7 +95,7 @@ def resample(signal: Signal, rate: int, new_rate: int, method: Resampling = Resa
         resampled = resampled[:, :length]
     else:
         resampled = resize(signal, length, method)
-    return np.ascontiguousarray(resampled, np.float32)
+    return np.ascontiguousarray(resampled, signal.dtype)
 
 
 def resize(signal: NDArray[Any], num_samples: int, method: Resampling) -> NDArray[np.float64]:
@@ -253,7 +265,7 @@ def segments(signal: NDArray[Any], num_samples: int) -> NDArray[Any]:
     return whole.transpose(1, 0, 2)
 
 
-def crop(signal: Signal, start: int, num_samples: int) -> Signal:
+def crop(signal: NDArray[Float], start: int, num_samples: int) -> NDArray[Float]:
     """The view of ``num_samples`` from ``start``.
 
     Raises:

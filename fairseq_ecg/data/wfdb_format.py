@@ -284,6 +284,23 @@ def to_physical(digital: NDArray[np.int16], header: Header) -> NDArray[np.float3
     return physical
 
 
+def to_physical_float64(
+    digital: NDArray[np.int16], header: Header, *, reference_baseline: bool = False
+) -> NDArray[np.float64]:
+    """As ``to_physical``, not rounded to float32: for comparisons with systems that compute in float64.
+
+    Args:
+        digital: (L, T).
+        header: names gain and baseline of every signal.
+        reference_baseline: leave the baseline in, as fairseq-signals' preparation does.
+    """
+    gain = np.array([[signal.calibration.gain] for signal in header.signals], np.float64)
+    baseline = np.array([[signal.calibration.baseline] for signal in header.signals], np.float64)
+    physical = (digital.astype(np.float64) - (0 if reference_baseline else baseline)) / gain
+    physical[digital == INVALID] = np.nan
+    return physical
+
+
 def _read_format_16(header: Header) -> NDArray[np.int16]:
     """All files of a record whose signals are in format 16, one sample per frame, no skew."""
     rows_of_file: dict[str, list[int]] = {}
@@ -381,23 +398,27 @@ def _check_sizes(header: Header) -> None:
 def _verify(digital: NDArray[np.int16], header: Header) -> None:
     """Compare first values and 16-bit sums with the header's, where it states them.
 
+    A header with 0 for every signal states none: its writer has left the fields unfilled.
+
     Raises:
         DataError: naming the first signal that differs.
     """
     sums = np.add.reduce(digital, axis=1, dtype=np.int16).tolist()
     firsts = digital[:, 0].tolist()
+    has_sums = any([signal.checksum for signal in header.signals])
+    has_firsts = any([signal.first_value for signal in header.signals])
     for (_, storage, _, first_value, checksum, name), total, first in zip(
         header.signals, sums, firsts, strict=True
     ):
         if storage.samples_per_frame != 1 or storage.skew:
             continue  # resampled or shifted by wfdb: no longer the samples that were summed
         # Compared modulo 65536: FLAC headers write the checksum unsigned.
-        if checksum is not None and (total - checksum) & 0xFFFF:
+        if has_sums and checksum is not None and (total - checksum) & 0xFFFF:
             raise DataError(
                 f"{header.path}: lead {name}: the samples sum to {total}, the header's checksum is "
                 f"{checksum}: the signal file is corrupt; fetch it again"
             )
-        if first_value is not None and first_value != first:
+        if has_firsts and first_value is not None and first_value != first:
             raise DataError(
                 f"{header.path}: lead {name}: the first sample is {first}, the header says {first_value}: "
                 "the signal file is corrupt; fetch it again"

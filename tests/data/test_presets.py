@@ -1,5 +1,6 @@
 """Contract presets: consistent in themselves, and what preparing by them stores."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,11 @@ def test_a_contract_can_be_met_by_embedding_and_read_back(name):
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("rate", [250, 400, 500, 1000])
 def test_ten_seconds_of_any_rate_give_whole_segments(name, rate):
-    kept = stored(signal(10 * rate), rate, PRESETS[name].prepare)
+    options = PRESETS[name].prepare
+    if options.same_rate_only and rate != options.sampling_rate:
+        assert f"another rate: {rate} Hz, not 500 Hz" in refusal(signal(10 * rate), rate, options)
+        return
+    kept = stored(signal(10 * rate), rate, options)
     assert kept.dtype == np.float32
     assert np.isfinite(kept).all()
     if PRESETS[name].whole_records:
@@ -110,6 +115,16 @@ def test_code15_rows_are_squeezed_whole_by_the_reference_and_cut_at_ten_seconds_
     np.testing.assert_allclose(squeezed, resize(eight(given), 2500, Resampling.FOURIER), atol=1e-6)
     expected = resize(eight(given)[:, :4000], 2500, Resampling.FOURIER)
     np.testing.assert_allclose(stored(given, 400, preset("ecg_jepa").prepare), expected, atol=1e-6)
+
+
+def test_the_reference_judges_the_start_of_code15_rows_by_all_twelve_leads():
+    options = preset("ecg_jepa_reference_code15").prepare
+    given = signal(4096)
+    given[:, :10] = 0
+    assert "begins with 10 samples" in refusal(given, 400, options)
+    given[2, 4] = 0.5  # lead III, which is not stored
+    stored(given, 400, options)
+    assert "begins with 10" in refusal(given, 400, replace(options, reference_zero_start=False))
 
 
 def test_fine_tuning_ecg_jepa_filters_what_the_other_stores():
@@ -175,7 +190,8 @@ def test_an_unknown_contract_names_the_nearest():
     [
         ({"window_sec": 0}, "window_sec"),
         ({"zero_start_sec": -1}, "zero_start_sec"),
-        ({"reference_rate": 0}, "reference_rate"),
+        ({"reference_rate": 0, "resample": Resampling.FOURIER}, "reference_rate"),
+        ({"reference_rate": 500}, "needs resample=fourier"),
         ({"num_samples": 2500}, "needs resample=endpoints"),
         ({"num_samples": 0, "resample": Resampling.FOURIER, "window_sec": 1}, "num_samples=0"),
         ({"num_samples": 2500, "resample": Resampling.FOURIER}, "set window_sec"),

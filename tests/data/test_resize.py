@@ -11,6 +11,7 @@ from fairseq_ecg.data.signal import (
     Resampling,
     lead_statistics,
     reference_flat_rows,
+    reference_resampled_length,
     resample,
     resize,
     resize_spline,
@@ -137,6 +138,26 @@ def test_resampling_to_a_rate_is_resizing_to_the_whole_samples_of_that_time(meth
     assert resampled.dtype == np.float32
     assert resampled.flags.c_contiguous
     np.testing.assert_array_equal(resampled, resize(signal, 100, method).astype(np.float32))
+
+
+def test_the_reference_length_is_the_whole_samples_but_for_rounding():
+    lengths = range(1, 9999)
+    short = [n for n in lengths if reference_resampled_length(n, 116, 100) != n * 100 // 116]
+    assert short
+    for n in short:
+        assert n * 100 % 116 == 0  # only where the exact quotient is whole can rounding lose a sample
+        assert reference_resampled_length(n, 116, 100) == n * 100 // 116 - 1
+    assert reference_resampled_length(5000, 500, 100) == 1000
+
+
+def test_a_signal_in_double_precision_stays_so():
+    signal = noise(2, 100).astype(np.float64) + 1e-12
+    for method in Resampling:
+        resampled = resample(signal, 250, 100, method)
+        assert resampled.dtype == np.float64
+        single = resample(signal.astype(np.float32), 250, 100, method)
+        assert single.dtype == np.float32
+        np.testing.assert_allclose(single, resampled, atol=1e-6)
 
 
 def test_what_cannot_be_resized_is_refused():
