@@ -88,7 +88,6 @@ class Backend(StrEnum):
 class DistributedConfig:
     distributed_world_size: int = 1
     """Processes to start on this node when torchrun did not; capped at what the machine has."""
-    distributed_rank: int = 0
     distributed_backend: Backend | None = None
     """None: nccl with GPUs, gloo without."""
     distributed_init_method: str | None = None
@@ -97,7 +96,6 @@ class DistributedConfig:
     ddp_comm_hook: str = "none"
     """none or fp16 (gradients are all-reduced in half precision)."""
     bucket_cap_mb: int = 25
-    fix_batches_to_gpus: bool = False
     find_unused_parameters: bool = False
     broadcast_buffers: bool = False
 
@@ -124,7 +122,6 @@ class DatasetConfig:
     """fairseq-signals' default is 8, which turns batch_size=10 into 8 without saying so."""
     reference_order: bool = False
     """Form batches once and shuffle only their order, with fairseq-signals' generator (for parity)."""
-    skip_invalid_size_inputs_valid_test: bool = False
     train_subset: str = "train"
     valid_subset: str = "valid"
     """Comma list; the first one selects the best checkpoint."""
@@ -191,6 +188,7 @@ class CheckpointConfig:
     reset_meters: bool = False
     reset_optimizer: bool = False
     optimizer_overrides: str = "{}"
+    """Python-literal dict of optimizer options that replace the config's, e.g. {'adam_eps': 1e-6}."""
     save_interval: int = 1
     """Epochs between checkpoints."""
     save_interval_updates: int = 0

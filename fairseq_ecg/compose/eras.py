@@ -44,8 +44,16 @@ IGNORED: dict[str, frozenset[str]] = {
             "suppress_crashes",
         }
     ),
-    "distributed_training": frozenset({"heartbeat_timeout"}),
-    "dataset": frozenset({"combine_valid_subsets", "ignore_unused_valid_subsets", "num_shards", "shard_id"}),
+    "distributed_training": frozenset({"heartbeat_timeout", "distributed_rank", "fix_batches_to_gpus"}),
+    "dataset": frozenset(
+        {
+            "combine_valid_subsets",
+            "ignore_unused_valid_subsets",
+            "num_shards",
+            "shard_id",
+            "skip_invalid_size_inputs_valid_test",
+        }
+    ),
     "checkpoint": frozenset(
         {"checkpoint_suffix", "checkpoint_shard_count", "load_checkpoint_on_all_dp_ranks"}
     ),

@@ -46,7 +46,8 @@ def read_source_table(
             rows = csv.reader(text.decode("utf-8-sig", errors="replace") for text in binary)
             names = [name.strip().lower() for name in next(rows, [])]
             if missing := [name for name in columns if name.lower() not in names]:
-                raise DataError(f"{path}: column {missing[0]!r} is missing; it has {', '.join(names)[:300]}")
+                shown = " ".join(", ".join(names)[:300].split())
+                raise DataError(f"{path}: column {missing[0]!r} is missing; it has {shown}")
             place = {name: number for number, name in enumerate(names)}
             wanted = [place.get(name.lower(), -1) for name in (*columns, *optional)]
             for row in rows:

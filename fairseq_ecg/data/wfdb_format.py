@@ -180,6 +180,10 @@ def parse_header(text: str, path: Path) -> Header:
             f"{path}: the record line announces {announced} {what}, {len(lines) - 1} lines follow"
         )
     segment_names = [line.split()[0] for line in lines[1:]] if num_segments else []
+    signals = [] if num_segments else [_parse_signal(line, path) for line in lines[1:]]
+    for file_name in {*segment_names, *[signal.file_name for signal in signals]}:
+        if ("/" in file_name or "\\" in file_name or file_name == "..") and not _is_inside(file_name):
+            raise DataError(f"{path}: names the file {file_name!r}, which is not below the header's folder")
     return Header(
         path,
         name,
@@ -187,9 +191,14 @@ def parse_header(text: str, path: Path) -> Header:
         sampling_rate,
         num_samples or None,
         _parse_date(fields[4:]) if len(fields) > 4 else "",
-        () if num_segments else tuple([_parse_signal(line, path) for line in lines[1:]]),
+        tuple(signals),
         tuple(comments),
     )
+
+
+def _is_inside(file_name: str) -> bool:
+    parts = re.split(r"[/\\]", file_name)
+    return parts[0] != "" and ".." not in parts and ":" not in parts[0]
 
 
 def _read_bytes(path: Path | str) -> bytes:
@@ -373,7 +382,10 @@ def _check_sizes(header: Header) -> None:
     """
     for name in header.segments:
         if name != "~":
-            _check_sizes(read_header(header.path.with_name(f"{name}.hea")))
+            segment = read_header(header.path.parent / f"{name}.hea")
+            if segment.segments:
+                raise DataError(f"{header.path}: its segment {name} has segments itself, which WFDB has not")
+            _check_sizes(segment)
     needed: dict[str, float] = {}
     for signal in header.signals:
         size = _SAMPLE_BYTES.get(signal.storage.format)
@@ -381,7 +393,7 @@ def _check_sizes(header: Header) -> None:
             size *= header.num_samples * signal.storage.samples_per_frame
             needed[signal.file_name] = needed.get(signal.file_name, signal.storage.byte_offset) + size
     for name, size in needed.items():
-        path = header.path.with_name(name)
+        path = header.path.parent / name
         try:
             found = path.stat().st_size
         except OSError as error:
@@ -398,15 +410,15 @@ def _check_sizes(header: Header) -> None:
 def _verify(digital: NDArray[np.int16], header: Header) -> None:
     """Compare first values and 16-bit sums with the header's, where it states them.
 
-    A header with 0 for every signal states none: its writer has left the fields unfilled.
+    A header with 0 for every signal states none: its writer did not compute them.
 
     Raises:
         DataError: naming the first signal that differs.
     """
     sums = np.add.reduce(digital, axis=1, dtype=np.int16).tolist()
     firsts = digital[:, 0].tolist()
-    has_sums = any([signal.checksum for signal in header.signals])
-    has_firsts = any([signal.first_value for signal in header.signals])
+    has_sums = len(header.signals) == 1 or any([signal.checksum for signal in header.signals])
+    has_firsts = len(header.signals) == 1 or any([signal.first_value for signal in header.signals])
     for (_, storage, _, first_value, checksum, name), total, first in zip(
         header.signals, sums, firsts, strict=True
     ):

@@ -237,6 +237,7 @@ class _Maker:
     """A function a pickle may call and do nothing else with: its attributes cannot be set."""
 
     __slots__ = ("_function",)
+    _function: Callable[..., Any]
 
     def __init__(self, function: Callable[..., Any]) -> None:
         object.__setattr__(self, "_function", function)

@@ -6,14 +6,19 @@ import ast
 import math
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from fairseq_ecg.errors import ConfigError
+from fairseq_ecg.nn.spectral import correlate
 
 ConvLayer = tuple[int, int, int]
 """Channels, kernel size, stride."""
+
+_WIDE_KERNEL = 32
+"""Taps from which the positional convolution goes by way of frequencies on a CPU."""
 
 
 def parse_conv_layers(text: str) -> list[ConvLayer]:
@@ -142,11 +147,17 @@ class ConvPositionalEmbedding(nn.Module):
         assert conv.bias is not None
         nn.init.zeros_(conv.bias)
         self.pos_conv = nn.Sequential(weight_norm(conv, dim=2))
-        # An even kernel with padding kernel // 2 gives one frame too many.
-        self.surplus = 1 if kernel_size % 2 == 0 else 0
+        self.groups = groups
+        self.wide = kernel_size >= _WIDE_KERNEL
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.pos_conv(x.transpose(1, 2))
-        if self.surplus:
-            y = y[..., : -self.surplus]
+        if self.wide and x.device.type == "cpu":
+            conv = self.pos_conv[0]
+            assert isinstance(conv, nn.Conv1d)
+            assert conv.bias is not None
+            with torch.autocast("cpu", enabled=False):
+                y = correlate(x.float(), conv.weight.float(), self.groups) + conv.bias.float()
+            return F.gelu(y)
+        # An even kernel with padding kernel // 2 gives one frame too many.
+        y = self.pos_conv(x.transpose(1, 2))[..., : x.shape[1]]
         return F.gelu(y).transpose(1, 2)

@@ -19,21 +19,26 @@ def drop_level(p: float) -> int:
     return round(p * _LEVELS)
 
 
-@torch.library.custom_op("fairseq_ecg::keep_mask", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
-def keep_mask(like: Tensor, level: int) -> Tensor:
-    """Draw a bool tensor of the shape of ``like``, False with probability ``level / 65536``.
+@torch.library.custom_op(
+    "fairseq_ecg::dropout_factor", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,)
+)
+def dropout_factor(like: Tensor, level: int) -> Tensor:
+    """Draw 0 with probability ``level / 65536``, else 1 / (1 - that), in the shape and type of ``like``.
 
     An operator of its own, so that a compiled graph draws the same numbers as eager code.
     """
     words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
     words.random_(-(2**63), None)
     draws = words.view(torch.int16)[: like.numel()].view(like.shape)
-    return draws >= level - _LEVELS // 2
+    # Straight to numbers: a product with a bool tensor converts the whole of it first, every time.
+    factor = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    torch.ge(draws, level - _LEVELS // 2, out=factor)
+    return factor.mul_(_LEVELS / (_LEVELS - level))
 
 
-@keep_mask.register_fake
+@dropout_factor.register_fake
 def _(like: Tensor, level: int) -> Tensor:
-    return torch.empty(like.shape, dtype=torch.bool, device=like.device)
+    return torch.empty(like.shape, dtype=like.dtype, device=like.device)
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
@@ -47,8 +52,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     level = drop_level(p)
     if x.device.type != "cpu" or not 0 < level < _LEVELS:
         return F.dropout(x, p, training=True)
-    keep: Tensor = keep_mask(x.detach(), level)
-    return x * keep * (_LEVELS / (_LEVELS - level))
+    factor: Tensor = dropout_factor(x.detach(), level)
+    return x * factor
 
 
 class Dropout(nn.Module):

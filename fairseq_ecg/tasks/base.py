@@ -257,6 +257,11 @@ class EcgTask:
     def label_names(self) -> list[str]:
         return []
 
+    @property
+    def rejected(self) -> dict[str, str]:
+        """record_id -> reason, of records that could not be read so far (``on_bad_record``)."""
+        return {name: why for data in self.datasets.values() for name, why in data.rejected.items()}
+
     def sources(self, split: str) -> list[str]:
         """Names of the data sets a split's segments come from."""
         return sorted(set(self.datasets[split].manifest.sources.values()))

@@ -7,15 +7,16 @@ head to the input by ``layer_decay`` per layer (models say which layer a paramet
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fairseq_ecg.errors import CheckpointError, ConfigError
+from fairseq_ecg.errors import CheckpointError, ConfigError, nearest
 from fairseq_ecg.registry import register_optimizer
 
 
@@ -169,14 +170,12 @@ def clip_factor(norm: Tensor, clip_norm: float) -> Tensor:
     return (clip_norm / (norm + 1e-6)).clamp(max=1.0)
 
 
-def literal_overrides(text: str) -> dict[str, Any]:
-    """Read ``checkpoint.optimizer_overrides``, a Python-literal dict.
+def overridden(config: Any, text: str) -> Any:
+    """An optimizer's config with ``checkpoint.optimizer_overrides``, a Python-literal dict, on top.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: it is something else, or names an option the optimizer has not.
     """
-    import ast
-
     try:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError):
@@ -185,4 +184,10 @@ def literal_overrides(text: str) -> dict[str, Any]:
         raise ConfigError(
             f"checkpoint.optimizer_overrides={text!r}: a dict literal such as \"{{'adam_eps': 1e-6}}\""
         )
-    return value
+    known = [item.name for item in fields(config)]
+    for name in value:
+        if name not in known:
+            raise ConfigError(
+                f"checkpoint.optimizer_overrides: no option {name!r}; {nearest(str(name), known)}"
+            )
+    return replace(config, **value)

@@ -329,3 +329,39 @@ def test_zeros_for_every_signal_are_fields_left_unfilled_and_for_some_they_are_w
         read_digital(path)
     unfilled(path, slice(None))
     np.testing.assert_array_equal(read_digital(path)[0], samples(seed=4))
+
+
+def test_checksums_that_are_all_0_are_none(tmp_path):
+    path = write_record(tmp_path, "a", samples(2), leads=("I", "II"))
+    lines = path.read_text().splitlines()
+    without = [" ".join([*line.split()[:6], "0", *line.split()[7:]]) for line in lines[1:3]]
+    path.write_text("\n".join([lines[0], *without]) + "\n")
+    np.testing.assert_array_equal(read_digital(path)[0], samples(2))
+    path.write_text("\n".join([lines[0], lines[1], without[1]]) + "\n")
+    with pytest.raises(DataError, match="lead II: the samples sum to"):
+        read_digital(path)
+
+
+@pytest.mark.parametrize("name", ["../b.mat", "/etc/b.mat", "x/../../b.mat", "..\\b.mat", "C:\\b.mat"])
+def test_signal_files_outside_the_folder_are_refused(tmp_path, name):
+    path = write_record(tmp_path / "in", "a")
+    path.write_text(path.read_text().replace("a.mat", name))
+    with pytest.raises(DataError, match="which is not below the header's folder"):
+        read_digital(path)
+
+
+def test_segments_of_segments_and_outside_the_folder_are_refused(tmp_path):
+    (tmp_path / "m.hea").write_text("m/1 2 500 1000\nm 1000\n")
+    with pytest.raises(DataError, match="its segment m has segments itself"):
+        read_physical(tmp_path / "m.hea")
+    (tmp_path / "m.hea").write_text("m/1 2 500 1000\n../s 1000\n")
+    with pytest.raises(DataError, match="which is not below the header's folder"):
+        read_physical(tmp_path / "m.hea")
+
+
+def test_signal_files_may_lie_in_a_folder_below(tmp_path):
+    path = write_record(tmp_path, "a")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.mat").rename(tmp_path / "sub" / "a.mat")
+    path.write_text(path.read_text().replace("a.mat", "sub/a.mat"))
+    np.testing.assert_array_equal(read_digital(path)[0], samples())

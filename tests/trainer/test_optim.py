@@ -10,7 +10,7 @@ from fairseq_ecg.trainer.optim import (
     AdamConfig,
     DecayRule,
     clip_factor,
-    literal_overrides,
+    overridden,
     parameter_groups,
     total_norm,
 )
@@ -154,6 +154,9 @@ def test_betas_are_two_numbers_below_one(betas):
 
 
 def test_overrides_are_a_literal_dict():
-    assert literal_overrides("{'adam_eps': 1e-6}") == {"adam_eps": 1e-6}
+    assert overridden(AdamConfig(weight_decay=0.1), "{'adam_eps': 1e-6}").adam_eps == 1e-6
+    assert overridden(AdamConfig(weight_decay=0.1), "{}").weight_decay == 0.1
     with pytest.raises(ConfigError, match="a dict literal"):
-        literal_overrides("__import__('os')")
+        overridden(AdamConfig(), "__import__('os')")
+    with pytest.raises(ConfigError, match=r"no option 'adam_ep'.*adam_eps"):
+        overridden(AdamConfig(), "{'adam_ep': 1e-6}")

@@ -34,7 +34,7 @@ RECORDS = "record_list.csv"
 MEASUREMENTS = "machine_measurements.csv"
 
 _NUM_REPORTS = 18
-_DAYS_OF_TIME = 10
+_DATE_LENGTH = 10
 """Characters of the date in ``2180-07-23 08:44:00``."""
 
 
@@ -158,7 +158,7 @@ def _age(person: Person, time: str) -> tuple[float, tuple[str, ...]]:
         anchor_age = int(person.anchor_age)
         age = anchor_age + int(time[:4]) - int(person.anchor_year)
     except ValueError:
-        return math.nan, (f"age of {tuple(person[1:])} at {time[:_DAYS_OF_TIME]!r} not understood",)
+        return math.nan, (f"age of {tuple(person[1:])} at {time[:_DATE_LENGTH]!r} not understood",)
     if anchor_age > OLDEST_STATED:
         return oldest()
     return float(age), () if 0 <= age <= 120 else (f"age {age} is implausible",)

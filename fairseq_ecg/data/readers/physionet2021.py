@@ -11,8 +11,8 @@ is kept as its fold, since published work tests on CPSC's ``g7``. PTB-XL is cont
 (HR00001 is ecg_id 1) with other folds.
 
 Early headers of 2020 state wrong gains in some databases: 200/mV for HR, 2000000/mV for S and 4880/mV for E
-records where 1000/mV is right. A gain is not changed unasked: such records are noted, and ``gain`` replaces the
-headers'.
+records where 1000/mV is right. A gain is not changed unasked: such records are noted, and ``gain`` replaces
+the headers'.
 """
 
 from __future__ import annotations

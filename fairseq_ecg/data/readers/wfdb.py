@@ -23,7 +23,7 @@ _IDS = ("name", "path")
 
 @dataclass(kw_only=True)
 class WfdbConfig:
-    source: str = "wfdb"
+    source_name: str = "wfdb"
     """Name of the data set, kept with every record."""
     record_ids: str = "name"
     """name of the header file, or its path below the folder where names repeat."""
@@ -67,7 +67,9 @@ class WfdbFolder:
             if path in segments:
                 continue
             inner = path.relative_to(raw_dir).with_suffix("").as_posix()
-            yield WfdbFolderItem(path, inner if self.cfg.record_ids == "path" else path.stem, self.cfg.source)
+            yield WfdbFolderItem(
+                path, inner if self.cfg.record_ids == "path" else path.stem, self.cfg.source_name
+            )
 
 
 def _segments(path: Path) -> list[Path]:
@@ -76,4 +78,4 @@ def _segments(path: Path) -> list[Path]:
         names = read_header(path).segments
     except DataError:
         return []  # reading the record reports it
-    return [path.with_name(f"{name}.hea") for name in names if name != "~"]
+    return [path.parent / f"{name}.hea" for name in names if name != "~"]

@@ -130,7 +130,8 @@ def _read_csv(path: Path) -> tuple[NDArray[np.float32], tuple[str, ...]]:
         leads = known_leads(first) if is_named else STANDARD_LEADS
         signal = np.loadtxt(lines[is_named:], np.float64, delimiter=",", ndmin=2)
     except (DataError, ValueError) as error:
-        raise DataError(f"{path}: {' '.join(str(error).split())}; fetch the file again") from None
+        reason = " ".join(str(error).split()).partition("; use")[0]
+        raise DataError(f"{path}: {reason}; fetch the file again") from None
     if signal.shape[1] != len(leads) or not len(signal):
         raise DataError(f"{path}: {signal.shape} is not (time, {len(leads)} leads); fetch the file again")
     return np.ascontiguousarray(signal.T * mv_per_unit("uV"), np.float32), leads
