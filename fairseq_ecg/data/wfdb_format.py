@@ -410,7 +410,7 @@ def _check_sizes(header: Header) -> None:
 def _verify(digital: NDArray[np.int16], header: Header) -> None:
     """Compare first values and 16-bit sums with the header's, where it states them.
 
-    A header with 0 for every signal states none: its writer did not compute them.
+    A header whose checksums are all 0 states none: its writer did not compute them.
 
     Raises:
         DataError: naming the first signal that differs.
@@ -418,7 +418,6 @@ def _verify(digital: NDArray[np.int16], header: Header) -> None:
     sums = np.add.reduce(digital, axis=1, dtype=np.int16).tolist()
     firsts = digital[:, 0].tolist()
     has_sums = len(header.signals) == 1 or any([signal.checksum for signal in header.signals])
-    has_firsts = len(header.signals) == 1 or any([signal.first_value for signal in header.signals])
     for (_, storage, _, first_value, checksum, name), total, first in zip(
         header.signals, sums, firsts, strict=True
     ):
@@ -430,7 +429,7 @@ def _verify(digital: NDArray[np.int16], header: Header) -> None:
                 f"{header.path}: lead {name}: the samples sum to {total}, the header's checksum is "
                 f"{checksum}: the signal file is corrupt; fetch it again"
             )
-        if has_firsts and first_value is not None and first_value != first:
+        if first_value is not None and first_value != first:
             raise DataError(
                 f"{header.path}: lead {name}: the first sample is {first}, the header says {first_value}: "
                 "the signal file is corrupt; fetch it again"

@@ -313,24 +313,6 @@ def test_double_precision_is_the_quotient_with_or_without_the_baseline(tmp_path)
     np.testing.assert_allclose(to_physical(digital, header), exact, rtol=1e-6)
 
 
-def unfilled(path: Path, row: slice) -> None:
-    """Set the first value and checksum of some signals to 0."""
-    lines = path.read_text().splitlines()
-    for number in range(1, 13)[row]:
-        fields = lines[number].split()
-        lines[number] = " ".join([*fields[:5], "0", "0", *fields[7:]])
-    path.write_text("\n".join(lines) + "\n")
-
-
-def test_zeros_for_every_signal_are_fields_left_unfilled_and_for_some_they_are_wrong(tmp_path):
-    path = write_record(tmp_path, "A0001", samples(seed=4))
-    unfilled(path, slice(0, 3))
-    with pytest.raises(DataError, match="lead I: the samples sum to"):
-        read_digital(path)
-    unfilled(path, slice(None))
-    np.testing.assert_array_equal(read_digital(path)[0], samples(seed=4))
-
-
 def test_checksums_that_are_all_0_are_none(tmp_path):
     path = write_record(tmp_path, "a", samples(2), leads=("I", "II"))
     lines = path.read_text().splitlines()
