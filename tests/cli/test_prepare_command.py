@@ -143,7 +143,7 @@ def test_a_wrong_command_line_is_one_clear_error(tmp_path, monkeypatch, argument
 
 def test_progress_is_plain_lines_without_a_terminal(tmp_path, capsys, monkeypatch):
     seconds = iter(range(0, 1000, 6))
-    monkeypatch.setattr("fairseq_ecg.cli.prepare.time.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("fairseq_ecg.cli._progress.time.monotonic", lambda: next(seconds))
     main(["synthetic", str(tmp_path / "raw"), str(tmp_path / "store"), *SYNTHETIC])
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("2/") and "records/s" in line and "s left" in line for line in lines)

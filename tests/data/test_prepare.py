@@ -259,7 +259,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(raw, tmp_path, monkey
     def full(*_args: object, **_options: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fairseq_ecg.data.store.StoreWriter.add", full)
+    monkeypatch.setattr("fairseq_ecg.data.store_folder.StoreFolder.append", full)
     with pytest.raises(DataError, match="No space left on device"):
         run(raw, tmp_path / "store")
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
