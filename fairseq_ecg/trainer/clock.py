@@ -12,20 +12,22 @@ from fairseq_ecg.data.loader import Loader
 
 
 class Clock:
-    """Wall time, rows and loader waits since the last log line."""
+    """Wall time, updates, rows and loader waits since the last log line, or since the epoch began."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
         self.start = self.mark = time.perf_counter()
-        self.rows, self.rows_read, self.wait_read = 0, 0, 0.0
+        self.updates = self.updates_read = self.rows = self.rows_read = 0
+        self.wait_read = 0.0
 
     def elapsed(self) -> float:
         return time.perf_counter() - self.start
 
-    def read(self) -> tuple[float, int, float]:
+    def read(self) -> tuple[float, int, int, float]:
         now, wait = time.perf_counter(), self.loader.wait_seconds
-        result = (now - self.mark, self.rows - self.rows_read, wait - self.wait_read)
-        self.mark, self.rows_read, self.wait_read = now, self.rows, wait
+        updates, rows = self.updates - self.updates_read, self.rows - self.rows_read
+        result = (now - self.mark, updates, rows, wait - self.wait_read)
+        self.mark, self.updates_read, self.rows_read, self.wait_read = now, self.updates, self.rows, wait
         return result
 
 

@@ -236,6 +236,7 @@ class Trainer:
                 self.progress.batches_done += len(batches) * world.size
                 self.progress.segments += rows * world.size
                 clock.rows += rows * world.size
+                clock.updates += 1
                 self.log.advance()
                 if self.progress.num_updates % self.cfg.common.log_interval == 0:
                     self.log_inner(clock, remaining)
@@ -278,14 +279,14 @@ class Trainer:
         return max(min(left), 0) if left else None
 
     def log_inner(self, clock: Clock, remaining: int) -> None:
-        seconds, rows, wait = clock.read()
+        seconds, updates, rows, wait = clock.read()
         values = in_bits(self.meters.reduce(self.world))
         line: dict[str, float | int | str] = {
             "epoch": self.progress.epoch,
             "num_updates": self.progress.num_updates,
             **values,
             "lr": self.rate,
-            "ups": self.cfg.common.log_interval / max(seconds, 1e-9),
+            "ups": updates / max(seconds, 1e-9),
             "segments_per_sec": rows / max(seconds, 1e-9),
             "data_wait_pct": 100.0 * wait / max(seconds, 1e-9),
             "train_wall": self.seconds,
@@ -299,7 +300,7 @@ class Trainer:
             if (peak := peak_flops(self.device, self.precision.name)) is not None:
                 line["mfu_pct"] = 100.0 * rate / peak
         if (left := self.updates_left(remaining)) is not None:
-            line["hours_left"] = left * seconds / self.cfg.common.log_interval / 3600
+            line["hours_left"] = left * seconds / max(updates, 1) / 3600
         if self.precision.scaler:
             line["loss_scale"] = self.precision.loss_scale
         if self.device.type == "cuda":
@@ -450,7 +451,8 @@ class Trainer:
         freq = self.cfg.optimization.update_freq[0]
         self.log.note(
             f"{self.cfg.model.name}: {parameters:,} parameters, {trainable:,} trained, {self.precision.name} "
-            f"on {self.world.size} x {self.device.type}; {gigabytes:.2f} GiB each before activations"
+            f"on {self.world.size} x {self.device.type}; {gigabytes:.2f} GiB per process "
+            "before activations"
         )
         if self.built.report is not None:
             self.log.note(f"{self.cfg.model.config.model_path}: {self.built.report}")
