@@ -38,7 +38,7 @@ class Record:
     labels: tuple[str, ...] = ()
     """Codes as the source gives them (SNOMED CT for the challenge data), in the source's order."""
     likelihoods: tuple[float, ...] = ()
-    """Per label the certainty a source states (PTB-XL: percent, 0 where unknown); empty when it states none."""
+    """Per label the certainty a source states (PTB-XL: percent, 0 where unknown); empty without one."""
     fold: str = ""
     """Name of the record's part in the split its source publishes; empty when it publishes none."""
     age: float = math.nan

@@ -27,24 +27,10 @@ import torch
 
 from fairseq_ecg.contracts import Batch, Keys
 from fairseq_ecg.methods.wcr import Wav2Vec2, Wav2Vec2Config, Wav2Vec2WithCmsc, Wav2Vec2WithCmscConfig
-from fairseq_ecg.nn.conv import parse_conv_layers
+from fairseq_ecg.models.ecg_transformer import forward_flops
 
 NUM_SAMPLES = 2500
 PRODUCT_SIZE = 2048
-
-
-def forward_flops(cfg: Wav2Vec2Config, num_samples: int = NUM_SAMPLES) -> float:
-    """Floating-point operations of one segment's forward pass: convolutions, transformer, projections."""
-    total, length, channels = 0.0, num_samples, cfg.in_d
-    for width, kernel, stride in parse_conv_layers(cfg.conv_feature_layers):
-        length = (length - kernel) // stride + 1
-        total += 2 * length * width * kernel * channels
-        channels = width
-    dim, ffn = cfg.encoder_embed_dim, cfg.encoder_ffn_embed_dim
-    total += 2 * length * channels * dim
-    total += 2 * length * dim * (dim // cfg.conv_pos_groups) * cfg.conv_pos
-    layer = 2 * length * (4 * dim * dim + 2 * dim * ffn) + 4 * length * length * dim
-    return total + cfg.encoder_layers * layer
 
 
 def make_config(dropouts: str, layers: int) -> Wav2Vec2Config:
@@ -162,7 +148,7 @@ def main() -> None:
     device = torch.device(args.device)
     cfg = make_config(args.dropouts, args.layers)
     batch = make_batch(args.segments, device)
-    operations = 3 * forward_flops(cfg) * args.segments
+    operations = 3 * forward_flops(cfg, NUM_SAMPLES) * args.segments
     print(
         f"{args.segments} segments of 12 x {NUM_SAMPLES}, {args.layers} layers, dropouts {args.dropouts}, "
         f"{operations / args.segments / 1e9:.1f} GFLOP per segment, device {device}, "

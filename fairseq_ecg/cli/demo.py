@@ -61,7 +61,7 @@ def commands(folder: Path, num_patients: int, updates: int) -> list[tuple[str, l
     raw, store, manifests = (str(folder / name) for name in ("raw", "store", "manifests"))
     pretrained, diagnosis = str(folder / "pretrained"), str(folder / "diagnosis")
     best = str(folder / "diagnosis" / "checkpoints" / "checkpoint_best")
-    run = (*RUN, f"task.data={manifests}", f"optimization.max_update={updates}", "dataset.batch_size=32")
+    run = (*RUN, f"task.data={manifests}", "dataset.batch_size=32")
     return [
         (
             "Make synthetic 12-lead records as WFDB files, and prepare a store of them",
@@ -77,6 +77,7 @@ def commands(folder: Path, num_patients: int, updates: int) -> list[tuple[str, l
                 *("train", "--config-name=w2v_cmsc_rlm", f"checkpoint.save_dir={pretrained}", *run),
                 *SMALL_MODEL,
                 *("model.final_dim=64", "lr_scheduler.warmup_updates=20"),
+                f"optimization.max_update={updates}",
             ],
         ),
         (
@@ -85,6 +86,7 @@ def commands(folder: Path, num_patients: int, updates: int) -> list[tuple[str, l
                 *("train", "--config-name=diagnosis", f"checkpoint.save_dir={diagnosis}", *run),
                 *(f"model.model_path={pretrained}", "model.feature_grad_mult=0.1"),
                 *("dataset.valid_subset=valid", "criterion.report_cinc_score=true"),
+                f"optimization.max_update={2 * updates}",
                 "checkpoint.best_checkpoint_metric=auroc_macro",
                 "checkpoint.maximize_best_checkpoint_metric=true",
             ],
@@ -101,7 +103,7 @@ def commands(folder: Path, num_patients: int, updates: int) -> list[tuple[str, l
         ),
         (
             "Score the fine-tuned model on the held-out patients",
-            ["evaluate", best, f"--data={manifests}", "--protocol=head", f"--out={folder}/scores_diagnosis"],
+            ["validate", f"common_eval.path={best}", "dataset.valid_subset=test"],
         ),
     ]
 
@@ -113,7 +115,7 @@ def closing(folder: Path, seconds: float) -> str:
         ("store/", "the prepared store: int16 shards, index.tsv, rejected.tsv"),
         ("manifests/", "train.tsv, valid.tsv, test.tsv, y.npy, label_def.csv"),
         ("pretrained/, diagnosis/", "the runs: checkpoints/, config.yaml, log.jsonl, csv files"),
-        ("scores_probe/, scores_diagnosis/", "results.md, results.tsv, results.json, predictions.npz"),
+        ("scores_probe/", "results.md, results.tsv, results.json, predictions.npz"),
     ]
     width = max(len(name) for name, _ in places)
     lines = [f"  {folder}/{name:<{width}}  {what}" for name, what in places]
@@ -155,6 +157,8 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("dir", nargs="?", type=Path, default=Path("demo"), help="folder to make (demo)")
     parser.add_argument("--num-patients", type=int, default=300, help="synthetic (%(default)s)")
-    parser.add_argument("--updates", type=int, default=100, help="of each training (%(default)s)")
+    parser.add_argument(
+        "--updates", type=int, default=100, help="of pre-training; twice as many of fine-tuning"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the folder of an earlier demo")
     return parser

@@ -33,6 +33,7 @@ def parser() -> CommandParser:
     parser.add_argument("--unit", metavar="mV", help="of files that do not say it")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="segments at once (64)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
+    parser.add_argument("--user-dir", type=Path, metavar="PATH", help="folder or file with your components")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.npz")
     return parser
 
@@ -47,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fairseq_ecg.infer.embed import embed, write_rejected
     from fairseq_ecg.infer.inputs import FileOptions, find_inputs
     from fairseq_ecg.infer.load import load_encoder, pick_device
+    from fairseq_ecg.plugins import load_all
 
+    load_all(args.user_dir)
     out: Path = args.out
     if out.suffix != ".npz":
         raise ConfigError(f"{out}: the last argument is the file to write and ends with .npz")

@@ -41,6 +41,7 @@ def parser() -> CommandParser:
     )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="segments at once (64)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
+    parser.add_argument("--user-dir", type=Path, metavar="PATH", help="folder or file with your components")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
     return parser
 
@@ -56,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fairseq_ecg.evaluate.run import Settings, evaluate
     from fairseq_ecg.evaluate.tables import FILES, check_writable, text_lines, write_results
     from fairseq_ecg.infer.load import load_encoder, pick_device
+    from fairseq_ecg.plugins import load_all
 
+    load_all(args.user_dir)
     settings = Settings(
         protocol=args.protocol,
         seed=args.seed,

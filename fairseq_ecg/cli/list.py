@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from fairseq_ecg.cli._parser import CommandParser
 from fairseq_ecg.errors import ConfigError, nearest
 from fairseq_ecg.registry import FAILURES, REGISTRIES, Entry
 
@@ -17,14 +17,14 @@ PAPER = re.compile(r"\(([^()]*\b(?:19|20)\d\d[^()]*)\)|\b(arXiv[ :]\d{4}\.\d{4,5
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``fairseq-ecg list models 'wav2vec*'``"""
-    parser = argparse.ArgumentParser(
-        prog="fairseq-ecg list",
+    parser = CommandParser(
+        "list",
         description="Registered components with their first line of documentation, source and paper.",
-        epilog="examples: fairseq-ecg list models    fairseq-ecg list criteria 'wav2vec*'",
+        epilog="examples:\n  fairseq-ecg list models\n  fairseq-ecg list criteria 'wav2vec*'",
     )
     parser.add_argument("kind", nargs="?", help=f"one of {', '.join(REGISTRIES)} (singular or plural)")
     parser.add_argument("pattern", nargs="?", default="*", help="part of a name, or a pattern with * and ?")
-    parser.add_argument("--user-dir", help="folder or file of plugins to import first")
+    parser.add_argument("--user-dir", metavar="PATH", help="folder or file of plugins to import first")
     arguments = parser.parse_args(argv)
 
     from fairseq_ecg.plugins import load_all
@@ -32,14 +32,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds = [_kind(arguments.kind)] if arguments.kind else list(REGISTRIES)
     load_all(arguments.user_dir)
     pattern = arguments.pattern if set("*?[") & set(arguments.pattern) else f"*{arguments.pattern}*"
+    found = 0
     for kind in kinds:
         entries = [entry for entry in REGISTRIES[kind] if fnmatch(entry.name, pattern)]
         if entries:
             print(f"{kind}:")
         for entry in entries:
             print("\n".join(_lines(entry)))
+        found += len(entries)
     for failure in FAILURES:
         print(f"broken: {failure}")
+    if not found and arguments.pattern != "*":
+        known = [name for kind in kinds for name in REGISTRIES[kind].names()]
+        raise ConfigError(
+            f"no {' or '.join(kinds)} matches {arguments.pattern!r}: {nearest(arguments.pattern, known)}"
+        )
     return 0
 
 

@@ -32,12 +32,11 @@ usage: fairseq-ecg COMMAND [ARGUMENTS]      fairseq-ecg COMMAND --help      fair
 EXAMPLE = """From raw records to a score:
   fairseq-ecg prepare physionet2021 RAW_DIR data/store
   fairseq-ecg manifest split data/store data/manifest --labels cinc2021
-  fairseq-ecg train task.data=data/manifest checkpoint.save_dir=runs/pretrained --config-name w2v_cmsc_rlm
-  fairseq-ecg train task.data=data/manifest +task.label_file=data/manifest/y.npy \\
-      model.model_path=runs/pretrained/checkpoints/checkpoint_last checkpoint.save_dir=runs/diagnosis \\
-      criterion.report_cinc_score=True --config-name diagnosis
-  fairseq-ecg evaluate runs/diagnosis/checkpoints/checkpoint_best --data data/manifest --labels cinc2021 \\
-      --protocol linear --out runs/scores
+  fairseq-ecg train --config-name w2v_cmsc_rlm task.data=data/manifest checkpoint.save_dir=runs/pretrained
+  fairseq-ecg train --config-name diagnosis task.data=data/manifest model.model_path=runs/pretrained \\
+      checkpoint.save_dir=runs/diagnosis criterion.report_cinc_score=true
+  fairseq-ecg evaluate runs/pretrained --data data/manifest --protocol linear --out scores/probe
+  fairseq-ecg validate common_eval.path=runs/diagnosis dataset.valid_subset=test
 
 No data at hand? `fairseq-ecg demo` walks this path on synthetic records in a few minutes."""
 

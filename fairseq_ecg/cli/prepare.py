@@ -7,6 +7,7 @@ import inspect
 import sys
 import types
 import typing
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from itertools import pairwise
@@ -23,6 +24,8 @@ EXAMPLES = """examples:
   fairseq-ecg prepare physionet2021 physionet2021/training stores/cinc2021
   fairseq-ecg prepare physionet2021 physionet2021/training stores/georgia --databases georgia
   fairseq-ecg prepare physionet2021 records stores/two_leads --leads I,II --sampling-rate 250
+  fairseq-ecg prepare physionet2021 records stores/ecg_jepa --contract ecg_jepa
+  fairseq-ecg prepare physionet2021 records stores/filtered --filter 'bandpass(low=0.5, high=40)|notch'
 
   fairseq-ecg prepare physionet2021 physionet2021/training stores/cinc2021 --num-workers 8 --verify
 
@@ -54,22 +57,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser(READERS.get(named) if named else None).parse_args(arguments)
     entry = READERS.get(options.source)
 
-    from fairseq_ecg.data.prepare import Part, Policy, PrepareOptions, prepare
-    from fairseq_ecg.data.signal import Resampling
+    from fairseq_ecg.data.prepare import Part, PrepareOptions, prepare
+    from fairseq_ecg.data.presets import preset
 
     if (options.shard_index is None) != (options.num_shards is None):
         raise ConfigError("--shard-index and --num-shards go together: give both or none")
     part = None if options.num_shards is None else Part(options.shard_index, options.num_shards)
+    given = _given(options)
+    contract = preset(options.contract) if options.contract else None
+    how = PrepareOptions(**given) if contract is None else contract.options(given)
+    for name, value in vars(how).items():
+        setattr(options, name, list(value) if isinstance(value, tuple) else value)
     config = _reader_config(entry, options)
-    how = PrepareOptions(
-        sampling_rate=options.sampling_rate,
-        leads=tuple(options.leads),
-        resample=Resampling(options.resample),
-        policy_nan=Policy(options.policy_nan),
-        policy_flat=Policy(options.policy_flat),
-        policy_missing=Policy(options.policy_missing),
-        policy_unreadable=Policy(options.policy_unreadable),
-    )
     report = prepare(
         READERS.build(entry.name, config),
         options.raw_dir,
@@ -78,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         overwrite=options.overwrite,
         num_workers=options.num_workers,
         part=part,
-        choices={"reader": entry.name, **_choices(config)},
+        choices={"contract": options.contract, "reader": entry.name, **_choices(config)},
         progress=show_progress,
     )
     print(f"{options.store_dir}: {report.summary()}")
@@ -91,9 +90,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             return status
     if part is not None:
         print(f"next, with all {part.num_parts} parts: fairseq-ecg prepare merge PART... STORE_DIR")
-    else:
-        print(f"next: fairseq-ecg manifest split {options.store_dir} MANIFEST_DIR")
+        return 0
+    segments = f" --segment-sec {contract.segment_sec}" if contract else ""
+    print(f"next: fairseq-ecg manifest split {options.store_dir} MANIFEST_DIR{segments}")
+    if contract and contract.normalisation != "none":
+        print(f"train with: task.normalisation={contract.normalisation}")
     return 0
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of ``PrepareOptions`` that were typed, as values of their types."""
+    from fairseq_ecg.data.prepare import Policy, PrepareOptions
+    from fairseq_ecg.data.signal import Resampling
+
+    names = {item.name for item in fields(PrepareOptions)}
+    given = {name: value for name, value in vars(options).items() if name in names}
+    if "resample" in given:
+        given["resample"] = Resampling(given["resample"])
+    if "leads" in given:
+        given["leads"] = tuple(given["leads"])
+    return {name: Policy(value) if name.startswith("policy_") else value for name, value in given.items()}
 
 
 def _load_readers(arguments: Sequence[str]) -> None:
@@ -106,14 +122,14 @@ def _load_readers(arguments: Sequence[str]) -> None:
 
 
 def _parser(entry: Entry | None) -> argparse.ArgumentParser:
-    from fairseq_ecg.contracts import STANDARD_LEADS
+    from fairseq_ecg.data.filters import STEPS
     from fairseq_ecg.data.prepare import Policy
     from fairseq_ecg.data.signal import Resampling
 
     parser = _store_commands.Parser(
         prog="fairseq-ecg prepare",
         description="Read raw ECG records once, verified, into a store that training reads fast.",
-        epilog=EXAMPLES,
+        epilog=f"{EXAMPLES}\n\ncontracts:\n{_contracts()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -122,20 +138,80 @@ def _parser(entry: Entry | None) -> argparse.ArgumentParser:
     parser.add_argument("raw_dir", metavar="RAW_DIR", type=Path, help="folder with the raw records")
     parser.add_argument("store_dir", metavar="STORE_DIR", type=Path, help="folder to make")
     parser.add_argument(
-        "--sampling-rate", type=int, default=500, metavar="HZ", help="of the store (default 500)"
+        "--contract",
+        metavar="NAME",
+        help="prepare the input of a published system, named below; fixes the options down to --filter",
+    )
+    # Without a default: what is not typed comes from the contract, or from PrepareOptions.
+    parser.add_argument(
+        "--sampling-rate", type=int, default=SUPPRESS, metavar="HZ", help="of the store (default 500)"
     )
     parser.add_argument(
         "--leads",
         type=_comma_list,
-        default=list(STANDARD_LEADS),
+        default=SUPPRESS,
         metavar="NAMES",
         help="of the store, in order (default I,II,III,aVR,aVL,aVF,V1,...,V6)",
     )
     parser.add_argument(
         "--resample",
         choices=[str(method) for method in Resampling],
-        default="polyphase",
-        help="polyphase filters against aliasing (default); linear is fairseq-signals' interpolation",
+        default=SUPPRESS,
+        help="polyphase filters against aliasing (default); linear is fairseq-signals' interpolation, "
+        "endpoints that of ECG-FM and PCLR, fourier ECG-JEPA's, spline that of CPC, SimCLR, BYOL and SwAV",
+    )
+    parser.add_argument(
+        "--same-rate-only",
+        action="store_true",
+        default=SUPPRESS,
+        help="leave out records of another rate instead of resampling them",
+    )
+    parser.add_argument(
+        "--window-sec",
+        type=float,
+        default=SUPPRESS,
+        metavar="S",
+        help="keep the first S seconds of a record and leave out shorter ones (default: whole records)",
+    )
+    parser.add_argument(
+        "--num-samples",
+        type=int,
+        default=SUPPRESS,
+        metavar="N",
+        help="bring every window to exactly N samples; --sampling-rate is then N / S, rounded",
+    )
+    parser.add_argument(
+        "--zero-start-sec",
+        type=float,
+        default=SUPPRESS,
+        metavar="S",
+        help="leave out records that begin with S seconds of zero in all leads (default 0: keep them)",
+    )
+    parser.add_argument(
+        "--reference-rate",
+        type=int,
+        default=SUPPRESS,
+        metavar="HZ",
+        help="resample to this rate before the window is cut, as ECG-JEPA does (default: do not)",
+    )
+    parser.add_argument(
+        "--reference-zero-start",
+        action="store_true",
+        default=SUPPRESS,
+        help="judge --zero-start-sec by all leads of a record, as ECG-JEPA does with CODE-15",
+    )
+    parser.add_argument(
+        "--reference-stretch",
+        action="store_true",
+        default=SUPPRESS,
+        help="squeeze whole records into --num-samples, whatever they last, as ECG-JEPA does with CODE-15",
+    )
+    parser.add_argument(
+        "--filter",
+        default=SUPPRESS,
+        metavar="CHAIN",
+        help="filters at the store's rate, e.g. 'highpass(cutoff=0.67)|notch(frequency=50)'; "
+        f"known: {', '.join(STEPS)} (default none)",
     )
     for name, default, text in (
         ("nan", "skip", "a lead with missing samples"),
@@ -145,7 +221,7 @@ def _parser(entry: Entry | None) -> argparse.ArgumentParser:
     ):
         choices = [str(policy) for policy in Policy if name != "unreadable" or policy is not Policy.ZERO]
         parser.add_argument(
-            f"--policy-{name}", choices=choices, default=default, help=f"{text} (default {default})"
+            f"--policy-{name}", choices=choices, default=SUPPRESS, help=f"{text} (default {default})"
         )
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run has written")
     parser.add_argument(
@@ -166,6 +242,13 @@ def _parser(entry: Entry | None) -> argparse.ArgumentParser:
     if entry is not None:
         _add_reader_options(parser, entry)
     return parser
+
+
+def _contracts() -> str:
+    from fairseq_ecg.data.presets import PRESETS
+
+    width = max(map(len, PRESETS))
+    return "\n".join(f"  {name:<{width}}  {known.summary}" for name, known in PRESETS.items())
 
 
 def _comma_list(text: str) -> list[str]:

@@ -47,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "common_eval.extract needs common_eval.results_path=DIR to write to; if your command has it on a "
             "later line, the line before it lacks the line continuation \\ at its very end"
         )
+    if not cfg.dataset.valid_subsets:
+        raise ConfigError(
+            "dataset.valid_subset is empty, as in the checkpoint's recipe: give dataset.valid_subset=valid"
+        )
     if invocation.show:
         from fairseq_ecg.cli.train import to_yaml
 

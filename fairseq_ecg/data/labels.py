@@ -18,10 +18,26 @@ from numpy.typing import NDArray
 from fairseq_ecg.data.synthetic import DIAGNOSES
 from fairseq_ecg.errors import DataError, nearest
 
-BUILT_IN = ("cinc2020", "cinc2021", "synthetic")
+_FILES = (
+    "code15",
+    "cpsc2018",
+    "ptbxl_all",
+    "ptbxl_diag",
+    "ptbxl_form",
+    "ptbxl_rhythm",
+    "ptbxl_sub",
+    "ptbxl_super",
+)
+"""Kept as tables in ``label_definitions``."""
 
-COLUMNS = ("index", "name", "codes", "description")
-"""Of a ``label_def.csv``; ``codes`` are joined by ``|``."""
+BUILT_IN = ("cinc2020", "cinc2021", *_FILES, "synthetic")
+
+COLUMNS = ("index", "name", "codes", "description", "labelled_if")
+"""Of a ``label_def.csv``; ``codes`` and ``labelled_if`` are joined by ``|``."""
+
+ANY, SNOMED, LISTED = "any", "snomed", "listed"
+"""When a record counts as judged for a class: it has any code; it has a SNOMED CT code; it has a code that a
+class of the same definition names. Other words are codes that show it too (``none_of_six`` of CODE-15)."""
 
 # The 2020 table lists the codes of these pairs as separate rows; its rules score them as one class, at the
 # place of the first. The 2021 table has them joined already.
@@ -35,9 +51,13 @@ class LabelDefinition:
     names: tuple[str, ...]
     codes: tuple[frozenset[str], ...]
     descriptions: tuple[str, ...]
+    labelled_if: tuple[frozenset[str], ...] = ()
+    """Per class; without it ``any`` for all."""
 
     def __post_init__(self) -> None:
-        if not len(self.names) == len(self.codes) == len(self.descriptions):
+        if not self.labelled_if:
+            object.__setattr__(self, "labelled_if", (frozenset([ANY]),) * len(self.names))
+        if not len(self.names) == len(self.codes) == len(self.descriptions) == len(self.labelled_if):
             raise DataError("a label definition needs as many names as code sets and descriptions")
         if not self.names or len(set(self.names)) != len(self.names):
             raise DataError(f"label names must be given and differ from each other: {list(self.names)}")
@@ -57,19 +77,56 @@ class LabelDefinition:
             row[present] = 1
         return target
 
+    def target(self, codes_of_records: Iterable[Sequence[str]]) -> NDArray[np.float32]:
+        """(N, K) float32 like ``multi_hot``, but NaN where nobody has judged the record for the class.
+
+        A record of another data set, whose codes say nothing of a class, is not a negative example of it.
+        """
+        records = list(codes_of_records)
+        target = self.multi_hot(records)
+        listed = frozenset(
+            code
+            for codes, tests in zip(self.codes, self.labelled_if, strict=True)
+            if LISTED in tests
+            for code in codes
+        )
+        for tests in set(self.labelled_if):
+            known = listed | tests if LISTED in tests else tests
+            columns = [column for column, other in enumerate(self.labelled_if) if other == tests]
+            unknown = [
+                row
+                for row, codes in enumerate(records)
+                if not (codes and ANY in tests)
+                and not (SNOMED in tests and any(is_snomed(code) for code in codes))
+                and known.isdisjoint(codes)
+            ]
+            part = np.ix_(unknown, columns)
+            target[part] = np.where(target[part] > 0, target[part], np.nan)
+        return target
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells of ``COLUMNS``, class by class; the codes of a class in sorted order."""
+        parts = zip(self.names, self.codes, self.descriptions, self.labelled_if, strict=True)
+        return [
+            (str(index), name, "|".join(sorted(codes)), text, "|".join(sorted(tests)))
+            for index, (name, codes, text, tests) in enumerate(parts)
+        ]
+
     def write(self, path: Path) -> None:
-        """Write ``label_def.csv``; the codes of a class in sorted order."""
+        """Write ``label_def.csv``."""
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
-            for index, (name, codes, text) in enumerate(
-                zip(self.names, self.codes, self.descriptions, strict=True)
-            ):
-                writer.writerow((index, name, "|".join(sorted(codes)), text))
+            writer.writerows(self.rows())
+
+
+def is_snomed(code: str) -> bool:
+    """Whether a code has the form of a SNOMED CT concept: 6 to 18 digits."""
+    return code.isascii() and code.isdigit() and 6 <= len(code) <= 18
 
 
 def label_definition(name_or_path: str | Path) -> LabelDefinition:
-    """A built-in definition (``cinc2021``, ``cinc2020``, ``synthetic``) or one read from a ``label_def.csv``.
+    """A built-in definition by its name in ``BUILT_IN``, or one read from a ``label_def.csv``.
 
     Raises:
         DataError: neither such a name nor such a file, or the file is not as documented in
@@ -77,6 +134,9 @@ def label_definition(name_or_path: str | Path) -> LabelDefinition:
     """
     if str(name_or_path) == "synthetic":
         return _synthetic()
+    if str(name_or_path) in _FILES:
+        resource = files("fairseq_ecg") / "data" / "label_definitions" / f"{name_or_path}.csv"
+        return _parse(str(name_or_path), io.StringIO(resource.read_text(encoding="utf-8")))
     if str(name_or_path) in BUILT_IN:
         return _challenge(str(name_or_path).removeprefix("cinc"))
     path = Path(name_or_path)
@@ -85,30 +145,39 @@ def label_definition(name_or_path: str | Path) -> LabelDefinition:
             f"labels {str(name_or_path)!r}: no such file and no built-in definition: "
             f"{nearest(str(name_or_path), BUILT_IN)}"
         )
-    return _read(path)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return _parse(str(path), file)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable table: {error}") from None
 
 
-def _read(path: Path) -> LabelDefinition:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if missing := {"name", "codes"} - set(reader.fieldnames or ()):
-            raise DataError(f"{path}: no column {sorted(missing)}; the columns are {','.join(COLUMNS)}")
-        names: list[str] = []
-        codes: list[frozenset[str]] = []
-        descriptions: list[str] = []
-        for row in reader:
-            line = f"{path}:{reader.line_num}"
-            if row.get("index") not in (None, "", str(len(names))):
-                raise DataError(f"{line}: index {row['index']} where {len(names)} is expected")
-            found = frozenset(code.strip() for code in (row["codes"] or "").split("|") if code.strip())
-            if not row["name"] or not found:
-                raise DataError(f"{line}: a class needs a name and at least one code")
-            names.append(row["name"].strip())
-            codes.append(found)
-            descriptions.append((row.get("description") or "").strip())
+def _parse(path: str, file: Iterable[str]) -> LabelDefinition:
+    reader = csv.DictReader(file)
+    if missing := {"name", "codes"} - set(reader.fieldnames or ()):
+        raise DataError(f"{path}: no column {sorted(missing)}; the columns are {','.join(COLUMNS)}")
+    names: list[str] = []
+    codes: list[frozenset[str]] = []
+    descriptions: list[str] = []
+    tests: list[frozenset[str]] = []
+    for row in reader:
+        line = f"{path}:{reader.line_num}"
+        if row.get("index") not in (None, "", str(len(names))):
+            raise DataError(f"{line}: index {row['index']} where {len(names)} is expected")
+        found = _set(row["codes"])
+        if not row["name"] or not found:
+            raise DataError(f"{line}: a class needs a name and at least one code")
+        names.append(row["name"].strip())
+        codes.append(found)
+        descriptions.append((row.get("description") or "").strip())
+        tests.append(_set(row.get("labelled_if")) or frozenset([ANY]))
     if not names:
         raise DataError(f"{path}: no class in it")
-    return LabelDefinition(tuple(names), tuple(codes), tuple(descriptions))
+    return LabelDefinition(tuple(names), tuple(codes), tuple(descriptions), tuple(tests))
+
+
+def _set(cell: str | None) -> frozenset[str]:
+    return frozenset(part.strip() for part in (cell or "").split("|") if part.strip())
 
 
 def _synthetic() -> LabelDefinition:
@@ -129,6 +198,7 @@ def _challenge(year: str) -> LabelDefinition:
         tuple("|".join(known[code][2] for code in codes) for codes in classes.values()),
         tuple(frozenset(codes) for codes in classes.values()),
         tuple(" / ".join(known[code][0] for code in codes) for codes in classes.values()),
+        (frozenset([SNOMED]),) * len(classes),
     )
 
 

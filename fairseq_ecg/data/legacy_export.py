@@ -1,9 +1,9 @@
-"""fairseq-signals' pair manifests, from its own plain manifests or from this package's."""
+"""fairseq-signals' manifests, plain and of pairs, from its own plain manifests or from this package's."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,27 +15,33 @@ from fairseq_ecg.data.manifest import Manifest, write_text
 from fairseq_ecg.data.segments import StoreSegments
 from fairseq_ecg.errors import DataError
 
-KINDS = ("cmsc",)
+KINDS = ("cmsc", "cmlc", "cmsmlc")
+"""Pairs of consecutive segments (cmsc, cmsmlc: the same rows), or one row per segment (cmlc)."""
 
 
 @dataclass
 class PairReport:
-    """What ``write_cmsc`` made of one manifest."""
+    """What ``write_pairs`` made of one manifest."""
 
     path: Path
     num_records: int
     num_pairs: int
+    """Rows written: pairs, or single segments."""
     num_left_over: int
     """Segments without a partner."""
     num_files: int = 0
     """.mat segments written."""
 
 
-def write_cmsc(manifest: Manifest, out_dir: Path, *, overwrite: bool = False) -> PairReport:
+def write_pairs(
+    manifest: Manifest, out_dir: Path, *, kind: str = "cmsc", segment_dir: Path, overwrite: bool = False
+) -> PairReport:
     """Write one manifest as ``stem, num_samples, lead, i,j`` rows: consecutive segments of a record.
 
+    With ``cmlc`` every row names one segment, of records that have two or more.
+
     A fairseq-signals manifest keeps its .mat segments where they are. A manifest of this package gets them
-    written below ``out_dir/segments``, since fairseq-signals reads nothing else.
+    written below ``segment_dir``, since fairseq-signals reads nothing else.
 
     Raises:
         DataError: an existing manifest without ``overwrite``, no record with two segments.
@@ -49,8 +55,8 @@ def write_cmsc(manifest: Manifest, out_dir: Path, *, overwrite: bool = False) ->
         raise DataError(
             f"{manifest.path} names single files; pairs are made of prepared stores or .mat files"
         )
-    pairs = list(_pairs(manifest))
-    if not pairs:
+    members = list(_singles(manifest) if kind == "cmlc" else _pairs(manifest))
+    if not members:
         raise DataError(
             f"{manifest.path}: no record has two segments; make it with shorter segments "
             "(fairseq-ecg manifest split ... --segment-sec)"
@@ -60,17 +66,30 @@ def write_cmsc(manifest: Manifest, out_dir: Path, *, overwrite: bool = False) ->
         root, extension, num_files = manifest.root.resolve(), _extension(manifest), 0
         stems = dict(enumerate(manifest.record_ids.values()))
     else:
-        root, extension = (out_dir / "segments").resolve(), "mat"
-        stems = _stems(manifest)
-        num_files = _write_segments(manifest, np.unique(np.array(pairs)), stems, root)
+        root, extension = segment_dir.resolve(), "mat"
+        stems = segment_stems(manifest)
+        num_files = write_segments(manifest, np.unique(np.array(members)), stems, root)
     lines = [str(root), extension]
-    for first, second in pairs:
-        indices = f"{manifest.segment[first]},{manifest.segment[second]}"
-        lines.append(f"{stems[manifest.record[first]]}\t{manifest.num_samples[first]}\t0\t{indices}")
+    for rows in members:
+        indices = ",".join(str(manifest.segment[row]) for row in rows)
+        lines.append(f"{stems[manifest.record[rows[0]]]}\t{manifest.num_samples[rows[0]]}\t0\t{indices}")
     write_text(path, "\n".join(lines) + "\n")
-    num_records = len({int(manifest.record[first]) for first, _ in pairs})
-    left_over = manifest.num_rows - 2 * len(pairs)
-    return PairReport(path, num_records, len(pairs), left_over, num_files)
+    num_records = len({int(manifest.record[rows[0]]) for rows in members})
+    left_over = manifest.num_rows - sum(map(len, members))
+    return PairReport(path, num_records, len(members), left_over, num_files)
+
+
+def write_plain(path: Path, root: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write ``relative/path.mat<TAB>num_samples[<TAB>label]`` rows below the root's line."""
+    write_text(path, "\n".join([str(root), *("\t".join(map(str, row)) for row in rows)]) + "\n")
+
+
+def _singles(manifest: Manifest) -> Iterable[tuple[int]]:
+    """Rows of every segment of the records that have two or more."""
+    count = np.bincount(manifest.record)
+    for row in np.lexsort((manifest.segment, manifest.record)).tolist():
+        if count[manifest.record[row]] > 1:
+            yield (row,)
 
 
 def _pairs(manifest: Manifest) -> Iterable[tuple[int, int]]:
@@ -94,7 +113,7 @@ def _extension(manifest: Manifest) -> str:
     return found.pop().lstrip(".")
 
 
-def _stems(manifest: Manifest) -> dict[int, str]:
+def segment_stems(manifest: Manifest) -> dict[int, str]:
     """A file name per record, unique though sources may repeat record_ids."""
     stems: dict[int, str] = {}
     for row in range(manifest.num_rows):
@@ -110,7 +129,7 @@ def _stems(manifest: Manifest) -> dict[int, str]:
     return stems
 
 
-def _write_segments(manifest: Manifest, rows: NDArray[np.int64], stems: dict[int, str], folder: Path) -> int:
+def write_segments(manifest: Manifest, rows: NDArray[np.int64], stems: dict[int, str], folder: Path) -> int:
     """Write the rows' segments as .mat files; one that is there already is written again."""
     from scipy.io import savemat
 

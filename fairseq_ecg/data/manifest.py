@@ -8,6 +8,7 @@ absolute), its second the column names, then one row per segment, a view of a re
 * ``store``: folder of the prepared store below the root (without this column the root is the store);
 * ``path``: instead of a store, the record's own file below the root;
 * ``sampling_rate``, ``leads`` (comma list), ``unit``: beside ``path``, what the file does not say of itself;
+* ``label``: class number (identification), when every row has one;
 * any further columns are labels, kept as texts.
 
 fairseq-signals' manifests (no ``#root``) are recognised and read by ``legacy``.
@@ -122,6 +123,7 @@ class Manifest:
             patient=_patients(texts["patient_id"], texts["source"], texts["record_id"]),
             stores=place,
             files=files,
+            label=_classes(texts.get("label")),
             extra={name: column for name, column in texts.items() if name not in _KINDS},
             **integers,  # type: ignore[arg-type]
         )
@@ -174,6 +176,16 @@ class Manifest:
                     f"{self.path}, line {self.line(row)}: {name!r} lies outside the root {self.root}; "
                     "correct the row or the root, or allow it with task.allow_outside_root=true"
                 )
+
+
+def _classes(column: TextColumn | None) -> NDArray[np.int64] | None:
+    """A column ``label`` of class numbers (identification); texts stay labels of another kind."""
+    if column is None:
+        return None
+    values = column.values()
+    if not all(text.isascii() and text.isdigit() and len(text) < 10 for text in values):
+        return None
+    return np.array([int(text) for text in values], dtype=np.int64)[column.codes]
 
 
 def _is_inside(path: str, root: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -51,10 +53,66 @@ def check_manifest(manifest: Manifest, *, is_fast: bool) -> int:
     return len(rows)
 
 
+def leaks(manifests: Sequence[Manifest], *, is_fast: bool) -> list[str]:
+    """What lies in several manifests or several times in one, one remark each: patients, records, signals.
+
+    Signals are compared by the stores' checksums, or by the files' content (not with ``is_fast``).
+    """
+    found = [
+        f"{count} patients are in {first.path} and in {second.path}"
+        for first, second, count in shared_patients(manifests)
+    ]
+    seen: dict[object, tuple[str, Path]] = {}
+    counts: Counter[tuple[Path, Path]] = Counter()
+    examples: dict[tuple[Path, Path], str] = {}
+    for manifest in manifests:
+        for record, signal in _signals(manifest, is_fast):
+            name, path = seen.setdefault(signal, (record, manifest.path))
+            if name != record:
+                counts[path, manifest.path] += 1
+                examples.setdefault((path, manifest.path), f"{name!r} and {record!r}")
+    for (first_path, second_path), count in counts.items():
+        where = (
+            f"within {first_path}" if first_path == second_path else f"in {first_path} and in {second_path}"
+        )
+        example = examples[first_path, second_path]
+        found.append(f"{count} records have the samples of another one {where}, e.g. {example}")
+    return found
+
+
+def shared_sources(manifests: Sequence[Manifest], sources: Sequence[str]) -> list[str]:
+    """Sources of the manifests that are among others, whatever their spelling (``ptb-xl``, ``ptbxl``)."""
+    known = {_plain(name) for name in sources}
+    return sorted({name for item in manifests for name in item.sources.values() if _plain(name) in known})
+
+
+def _plain(name: str) -> str:
+    return "".join(mark for mark in name.lower() if mark.isalnum())
+
+
+def _signals(manifest: Manifest, is_fast: bool) -> Iterator[tuple[str, object]]:
+    """Name of every record (or file) and what tells its samples from others'."""
+    if manifest.files is not None:
+        for name in [] if is_fast else sorted(set(manifest.files.values())):
+            with (manifest.root / name).open("rb") as file:
+                yield str(manifest.root / name), hashlib.file_digest(file, "sha256").digest()
+        return
+    stored = open_segments(manifest, Store.open(manifest.store_dirs()[0]).leads, None)
+    assert isinstance(stored, StoreSegments)
+    _, rows = np.unique(manifest.record, return_index=True)
+    for row in rows.tolist():
+        store, place = stored.locate(row)
+        samples, crc = int(store.index.num_samples[place]), int(store.index.crc32[place])
+        yield f"{store.path.name}/{store.record_id(place)}", (store.leads, samples, crc)
+
+
 def shared_patients(manifests: Sequence[Manifest]) -> Iterator[tuple[Manifest, Manifest, int]]:
-    """Pairs of manifests with patients in common, and how many."""
+    """Pairs of manifests with patients in common, and how many; a gallery and its probe are meant to have."""
     patients = [_patients(manifest) for manifest in manifests]
     for (first, mine), (second, theirs) in combinations(zip(manifests, patients, strict=True), 2):
+        stems = {first.path.stem.rpartition("_")[::2], second.path.stem.rpartition("_")[::2]}
+        if {part for _, part in stems} == {"gallery", "probe"} and len({name for name, _ in stems}) == 1:
+            continue
         if both := mine & theirs:
             yield first, second, len(both)
 

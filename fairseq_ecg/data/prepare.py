@@ -20,11 +20,20 @@ from numpy.typing import NDArray
 from fairseq_ecg import __version__
 from fairseq_ecg.contracts import STANDARD_LEADS, Record
 from fairseq_ecg.data.encode import encode
+from fairseq_ecg.data.filters import NONE, FilterChain
 from fairseq_ecg.data.prepare_job import LEFT_OUT, Finding, Job, Listing, Outcome, Report, run
 from fairseq_ecg.data.qc import Extremes, Quality, amplitude, clipped_rows, heart_rate
 from fairseq_ecg.data.qc_page import write_page
 from fairseq_ecg.data.record import RawItem, Reader, arrange_leads, known_leads
-from fairseq_ecg.data.signal import Resampling, resample
+from fairseq_ecg.data.signal import (
+    Resampling,
+    Signal,
+    crop,
+    reference_resampled_length,
+    resample,
+    resize,
+    zero_padding,
+)
 from fairseq_ecg.data.store_folder import check_replaceable, make_parent
 from fairseq_ecg.errors import ConfigError, DataError
 
@@ -54,15 +63,70 @@ class PrepareOptions:
     """A lead of the store that a record neither has nor allows to compute; zero: a row of zeros."""
     policy_unreadable: Policy = Policy.SKIP
     """A record that is missing, truncated, corrupt or a duplicate; there is nothing to repair."""
+    same_rate_only: bool = False
+    """Leave out records of another rate instead of resampling them, as fairseq-signals does unless asked."""
+    filter: str = NONE
+    """Filters at the store's rate, e.g. ``highpass(cutoff=0.67)|notch(frequency=50)``; see ``filters``."""
+    window_sec: float | None = None
+    """Keep the first so many seconds of a record and leave out shorter ones; None: whole records."""
+    num_samples: int | None = None
+    """Bring every window to exactly so many samples; None: as many as ``sampling_rate`` gives. The rate of
+    the store is then nominal, num_samples / window_sec rounded."""
+    zero_start_sec: float = 0.0
+    """Leave out records that begin with so many seconds of zero in all leads of the store, padded or dead
+    recordings; 0 keeps them."""
+    reference_rate: int | None = None
+    """Resample to this rate (Hz) before the window is cut, and to the store's after it, as ECG-JEPA does; a
+    missing sample then spoils its whole lead even when it lies outside the window."""
+    reference_zero_start: bool = False
+    """Judge ``zero_start_sec`` by all leads of a record, as ECG-JEPA does with CODE-15."""
+    reference_stretch: bool = False
+    """Squeeze a whole record, whatever time it lasts, into ``num_samples``, as ECG-JEPA does with CODE-15:
+    the true rate then differs from the store's."""
 
     def __post_init__(self) -> None:
         if self.sampling_rate < 1:
             raise ConfigError(f"sampling_rate={self.sampling_rate}: at least 1 Hz")
+        object.__setattr__(self, "filter", str(FilterChain.parse(self.filter)))
+        self._check_window()
         if self.policy_unreadable is Policy.ZERO:
             raise ConfigError(
                 "policy_unreadable=zero: an unreadable record cannot be repaired; error or skip"
             )
         object.__setattr__(self, "leads", known_leads(self.leads))
+
+    def _check_window(self) -> None:
+        if self.window_sec is not None and self.window_sec <= 0:
+            raise ConfigError(f"window_sec={self.window_sec}: must be more than 0")
+        if self.zero_start_sec < 0:
+            raise ConfigError(f"zero_start_sec={self.zero_start_sec}: 0 (keep all) or more")
+        if self.reference_rate is not None and self.reference_rate < 1:
+            raise ConfigError(f"reference_rate={self.reference_rate}: at least 1 Hz")
+        if self.reference_rate is not None and self.resample is not Resampling.FOURIER:
+            raise ConfigError(f"reference_rate is ECG-JEPA's: it needs resample=fourier, not {self.resample}")
+        if self.reference_stretch and (self.window_sec is not None or self.num_samples is None):
+            raise ConfigError(
+                "reference_stretch needs num_samples, and squeezes whole records: no window_sec"
+            )
+        if self.num_samples is None:
+            return
+        if self.num_samples < 1:
+            raise ConfigError(f"num_samples={self.num_samples}: at least 1")
+        if self.resample in (Resampling.POLYPHASE, Resampling.LINEAR):
+            raise ConfigError(
+                f"num_samples={self.num_samples} needs resample=endpoints, fourier or spline, "
+                f"not {self.resample}"
+            )
+        if self.reference_stretch:
+            return
+        if self.window_sec is None:
+            raise ConfigError(f"num_samples={self.num_samples} of how much time? set window_sec")
+        nominal = round(self.num_samples / self.window_sec)
+        if nominal != self.sampling_rate:
+            raise ConfigError(
+                f"num_samples={self.num_samples} in window_sec={self.window_sec} are {nominal} Hz, "
+                f"sampling_rate says {self.sampling_rate}"
+            )
 
 
 class Prepared(NamedTuple):
@@ -219,10 +283,12 @@ def prepare_record(item: RawItem, options: PrepareOptions) -> Prepared:
     """
     try:
         record = item.read()
+        if options.same_rate_only and record.sampling_rate != options.sampling_rate:
+            raise DataError(f"another rate: {record.sampling_rate} Hz, not {options.sampling_rate} Hz")
         arranged = arrange_leads(record.signal, record.leads, options.leads)
+        signal, rate = _window(arranged.signal, record, options)
     except DataError as error:
         return _left_out(item, str(error), options.policy_unreadable)
-    signal = arranged.signal
     extremes = Extremes.of(signal)
     nan_leads = _names(options.leads, extremes.broken)
     if nan_leads:
@@ -237,10 +303,10 @@ def prepare_record(item: RawItem, options: PrepareOptions) -> Prepared:
         record.num_samples,
         len(options.leads),
         amplitude(extremes, present),
-        heart_rate(signal, options.leads, record.sampling_rate),
+        heart_rate(signal, options.leads, rate),
         tuple(flat_leads),
         tuple(nan_leads),
-        tuple(_names(options.leads, clipped_rows(signal, extremes, record.sampling_rate))),
+        tuple(_names(options.leads, clipped_rows(signal, extremes, rate))),
         arranged.missing,
     )
     findings = [Finding(item.record_id, str(item.path), note, "kept as it is") for note in record.notes]
@@ -264,15 +330,54 @@ def prepare_record(item: RawItem, options: PrepareOptions) -> Prepared:
         return _left_out(item, "every lead is constant", options.policy_unreadable, quality)
     if flat_leads:
         signal = np.where(extremes.flat[:, None], np.float32(0), signal)
-    if record.sampling_rate != options.sampling_rate:
-        try:
-            signal = resample(signal, record.sampling_rate, options.sampling_rate, options.resample)
-        except DataError as error:
-            return _left_out(item, str(error), options.policy_unreadable, quality)
+    try:
+        signal, was_resampled = _at_rate(signal, rate, options)
+        signal = FilterChain.parse(options.filter).apply(signal, options.sampling_rate)
+    except DataError as error:
+        return _left_out(item, str(error), options.policy_unreadable, quality)
+    if was_resampled or rate != record.sampling_rate:
         flags.append(f"resampled:{record.sampling_rate}")
     flags.extend(f"derived:{lead}" for lead in arranged.derived)
     stored = replace(record, signal=signal, leads=options.leads, sampling_rate=options.sampling_rate)
     return Prepared(stored, arranged.present, tuple(flags), tuple(findings), quality)
+
+
+def _window(signal: Signal, record: Record, options: PrepareOptions) -> tuple[Signal, int]:
+    """The part of a record that is kept, and its rate.
+
+    Raises:
+        DataError: the record is too short or begins with zeros.
+    """
+    rate = record.sampling_rate
+    if options.reference_rate is not None and options.reference_rate != rate:
+        length = reference_resampled_length(signal.shape[1], rate, options.reference_rate)
+        signal = resize(signal, length, options.resample).astype(np.float32)
+        rate = options.reference_rate
+    if options.window_sec is not None:
+        length = round(options.window_sec * rate)
+        if signal.shape[1] < length:
+            raise DataError(f"too short: {signal.shape[1] / rate:g} s, {options.window_sec:g} s are needed")
+        signal = crop(signal, 0, length)
+    if options.zero_start_sec:
+        leading, _ = zero_padding(record.signal if options.reference_zero_start else signal)
+        if leading >= round(options.zero_start_sec * rate):
+            raise DataError(f"begins with {leading} samples of zero in all leads")
+    return signal, rate
+
+
+def _at_rate(signal: Signal, rate: int, options: PrepareOptions) -> tuple[Signal, bool]:
+    """A window as long as the store's rate or ``num_samples`` makes it, and whether that changed it.
+
+    Raises:
+        DataError: too short to leave a single sample.
+    """
+    if options.num_samples is None:
+        if rate == options.sampling_rate:
+            return signal, False
+        return resample(signal, rate, options.sampling_rate, options.resample), True
+    if signal.shape[1] == options.num_samples:
+        return signal, False
+    return resize(signal, options.num_samples, options.resample).astype(np.float32), True
 
 
 def _names(leads: tuple[str, ...], chosen: NDArray[np.bool_]) -> list[str]:

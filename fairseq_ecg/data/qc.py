@@ -46,10 +46,14 @@ _RATE_LEADS = ("II", "V2", "V5")
 _RATE_HZ = 50
 _RATE_SEC = 30.0
 _BEATS_PER_MINUTE = (30.0, 220.0)
+_SMOOTHING = np.array([1, 2, 3, 2, 1], np.float32) / 9
 
 
 _REASONS = {
     "duplicate": "duplicate",
+    "too short": "too short",
+    "another rate": "another rate",
+    "begins with": "zero start",
     "truncated": "truncated",
     "corrupt": "corrupt",
     "nan lead": "nan lead",
@@ -207,12 +211,13 @@ def heart_rate(signal: NDArray[np.float32], leads: Sequence[str], sampling_rate:
     shortest, longest = (int(rate * 60 / limit) for limit in reversed(_BEATS_PER_MINUTE))
     if length < 2 * shortest or length < 3:
         return math.nan
-    # A product with ones adds up runs of samples faster than a sum over a short axis does.
-    ones = np.ones(step, np.float32)
     slope = np.zeros(length - 1, np.float32)
     for row in rows:
-        pooled = signal[row, : length * step].reshape(length, step) @ ones
+        # Faster than a sum over a short axis.
+        pooled = np.einsum("ns->n", signal[row, : length * step].reshape(length, step))
         slope += np.abs(pooled[1:] - pooled[:-1])
+    # Smoothed over 0.1 s, so that a period between two lags is not lost to one of twice the length.
+    slope = np.convolve(slope, _SMOOTHING, mode="same")
     slope -= slope.mean()
     spectrum = np.fft.rfft(slope, 1 << (2 * len(slope) - 1).bit_length())
     correlation = np.fft.irfft(spectrum.real**2 + spectrum.imag**2)[: len(slope)]

@@ -27,6 +27,8 @@ def read_source_table(
 ) -> Iterator[tuple[str, ...]]:
     """The cells of some columns of a CSV (``.gz`` too), row by row, stripped; others are passed over.
 
+    Column names are matched without regard to case, which releases of one data set change.
+
     Args:
         path: the table; its first row names the columns.
         columns: needed ones.
@@ -40,13 +42,14 @@ def read_source_table(
         raise DataError(f"{path} is missing; {remedy}")
     line = 1
     try:
-        opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-        with opened as binary:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as binary:
             rows = csv.reader(text.decode("utf-8-sig", errors="replace") for text in binary)
-            names = [name.strip() for name in next(rows, [])]
-            if missing := [name for name in columns if name not in names]:
-                raise DataError(f"{path}: column {missing[0]!r} is missing; it has {', '.join(names)[:300]}")
-            wanted = [names.index(name) if name in names else -1 for name in (*columns, *optional)]
+            names = [name.strip().lower() for name in next(rows, [])]
+            if missing := [name for name in columns if name.lower() not in names]:
+                shown = " ".join(", ".join(names)[:300].split())
+                raise DataError(f"{path}: column {missing[0]!r} is missing; it has {shown}")
+            place = {name: number for number, name in enumerate(names)}
+            wanted = [place.get(name.lower(), -1) for name in (*columns, *optional)]
             for row in rows:
                 line = rows.line_num
                 if not row:
@@ -56,7 +59,7 @@ def read_source_table(
                         f"{path}, line {line}: {len(row)} cells where the first row has {len(names)}; "
                         "the file is damaged, fetch it again"
                     )
-                yield tuple([row[place].strip() if place >= 0 else "" for place in wanted])
+                yield tuple([row[number].strip() if number >= 0 else "" for number in wanted])
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{path}, after line {line}: cannot be read: {error}") from None
 

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_ecg.data.label_files import label_matrix, write_label_files
+from fairseq_ecg.data.labels import LabelDefinition
 from fairseq_ecg.data.manifest import write_manifest
-from fairseq_ecg.data.store import Store
+from fairseq_ecg.data.store_records import (
+    StoreRecords,
+    refuse_existing,
+    root_and_folders,
+    segment_samples,
+    segments_of,
+)
+from fairseq_ecg.data.stratify import stratified_folds
 from fairseq_ecg.data.uniform import text_key
 from fairseq_ecg.errors import ConfigError, DataError, nearest
 
-if TYPE_CHECKING:
-    from fairseq_ecg.data.labels import LabelDefinition
-
 SPLITS = ("train", "valid", "test")
-GROUPINGS = ("patient", "record", "fold", "source")
+GROUPINGS = ("patient", "record", "fold", "source", "time")
+DRAWN = ("patient", "record")
+_SHARES = (*DRAWN, "time")
+LABEL_FILES = ("y.npy", "label_def.csv", "pos_weight.txt")
 _UNUSED = -1
 
 
@@ -60,10 +66,12 @@ class SplitOptions:
 
     Args:
         segment_sec: seconds per segment; None: the whole record is one segment.
-        by: what is never divided between two splits: ``patient``, ``record``, ``fold`` or ``source``.
+        by: what is never divided between two splits: ``patient``, ``record``, ``fold`` or ``source``; or
+            ``time``: the oldest records are trained on, the newest tested, patients kept together.
         valid, test: a share of the patients or records; with ``fold`` and ``source`` comma lists of names.
         seed: of the draw.
         folds: table with the columns record_id and fold; None: the folds the stores' sources publish.
+        stratify: labels that have the same share in every split.
     """
 
     segment_sec: float | None = 5.0
@@ -72,26 +80,37 @@ class SplitOptions:
     test: str | None = None
     seed: int = 0
     folds: Path | None = None
+    stratify: LabelDefinition | None = None
 
     def __post_init__(self) -> None:
         if self.by not in GROUPINGS:
             raise ConfigError(f"--by {self.by}: {nearest(self.by, GROUPINGS)}")
-        if self.segment_sec is not None and self.segment_sec <= 0:
+        if self.segment_sec is not None and not 0 < self.segment_sec < float("inf"):
             raise ConfigError(f"--segment-sec {self.segment_sec}: must be more than 0")
-        if self.by in ("patient", "record") and self.fraction("valid") + self.fraction("test") >= 1:
-            raise ConfigError(f"--valid {self.valid} and --test {self.test} leave nothing to train on")
+        if self.by in _SHARES and self.fraction("valid") + self.fraction("test") > 1:
+            raise ConfigError(f"--valid {self.valid} and --test {self.test} are more than all there is")
         if self.by != "fold" and self.folds is not None:
             raise ConfigError("--folds FILE (columns record_id and fold) goes with --by fold")
+        if self.by not in DRAWN and self.stratify is not None:
+            raise ConfigError(f"--stratify goes with --by patient or record, not --by {self.by}")
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is left to train on; not so when valid and test are all there is."""
+        return self.by not in _SHARES or self.fraction("valid") + self.fraction("test") < 1
 
     def fraction(self, name: str) -> float:
-        """The share of ``valid`` or ``test``, 0.1 unless given."""
+        """The share of ``valid`` or ``test``; 0.1 unless given, or what the other one leaves."""
         text = getattr(self, name)
+        if text is None:
+            other = getattr(self, "test" if name == "valid" else "valid")
+            return min(0.1, 1 - self.fraction("test" if name == "valid" else "valid")) if other else 0.1
         try:
-            value = 0.1 if text is None else float(text)
+            value = float(text)
         except ValueError:
             value = -1.0
-        if not 0 <= value < 1:
-            raise ConfigError(f"--{name} {text}: with --by {self.by} this is a share from 0 to below 1")
+        if not 0 <= value <= 1:
+            raise ConfigError(f"--{name} {text}: with --by {self.by} this is a share from 0 to 1")
         return value
 
     def names(self, split: str) -> set[str]:
@@ -108,7 +127,7 @@ def split_stores(
     labels: LabelDefinition | None = None,
     overwrite: bool = False,
 ) -> SplitReport:
-    """Write ``train.tsv``, ``valid.tsv``, ``test.tsv``; with ``labels`` also ``y.npy`` and ``label_def.csv``.
+    """Write ``train.tsv``, ``valid.tsv``, ``test.tsv``; with ``labels`` also the label files.
 
     Segments follow each other without overlap from the start of a record; an incomplete last one is dropped.
 
@@ -116,33 +135,24 @@ def split_stores(
         ConfigError: options that contradict each other or name an unknown fold or source.
         DataError: stores of different rates, existing manifests without ``overwrite``, nothing to train on.
     """
-    stores = [Store.open(path) for path in store_dirs]
-    _check_stores(stores)
-    names = [f"{split}.tsv" for split in SPLITS] + (["y.npy", "label_def.csv"] if labels else [])
-    if (found := [name for name in names if (manifest_dir / name).exists()]) and not overwrite:
-        raise DataError(
-            f"{manifest_dir / found[0]} exists; choose another folder, or replace the manifests "
-            "with --overwrite"
-        )
-    try:
-        manifest_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{manifest_dir} cannot be made: {error.strerror}; choose another folder") from error
-    records = _Records(stores)
+    records = StoreRecords.open(store_dirs)
+    names = [f"{split}.tsv" for split in SPLITS] + ([*LABEL_FILES] if labels else [])
+    refuse_existing(manifest_dir, names, overwrite)
     report = SplitReport(was_renumbered=records.was_renumbered)
     split = _assign(records, options)
-    size = _segment_samples(stores[0].sampling_rate, options.segment_sec)
+    size = segment_samples(records.stores[0].sampling_rate, options.segment_sec)
     length = records.num_samples
     count = np.ones(len(length), dtype=np.int64) if size is None else length // size
     report.num_unused = int((split == _UNUSED).sum())
     report.num_short_records = int((count == 0).sum())
     report.num_tails = 0 if size is None else int(((length % size != 0) & (count > 0)).sum())
-    if not ((split == 0) & (count > 0)).any():
+    if not (((split == 0) if options.trains else (split >= 0)) & (count > 0)).any():
         raise DataError(
-            f"nothing to train on: {len(length)} records, {report.num_short_records} shorter than a segment "
-            f"of {options.segment_sec} s; choose shorter segments or smaller --valid and --test"
+            f"nothing to {'train on' if options.trains else 'write'}: {len(length)} records, "
+            f"{report.num_short_records} shorter than a segment of {options.segment_sec} s; choose "
+            "shorter segments or smaller --valid and --test"
         )
-    root, folders = _root_and_folders(store_dirs, manifest_dir)
+    root, folders = root_and_folders(store_dirs, manifest_dir)
     patients = records.group("patient")
     for number, name in enumerate(SPLITS):
         chosen = np.flatnonzero((split == number) & (count > 0))
@@ -152,79 +162,31 @@ def split_stores(
             continue
         num_patients = len({patients[row] for row in chosen.tolist()})
         report.splits[name] = Counts(len(chosen), num_patients, int(count[chosen].sum()))
-        rows = np.repeat(chosen, count[chosen])
-        segment = np.arange(len(rows)) - np.repeat(np.cumsum(count[chosen]) - count[chosen], count[chosen])
+        rows, segment = segments_of(chosen, count)
         write_manifest(path, root, records.columns(rows, segment, size, folders))
     if labels is not None:
-        report.num_unlabelled = _write_labels(manifest_dir, records, labels)
+        members = {
+            name: records.idx[(split == number) & (count > 0)]
+            for number, name in enumerate(SPLITS)
+            if name in report.splits
+        }
+        y = label_matrix(records, labels)
+        report.num_unlabelled = int(np.isnan(y[records.idx]).all(axis=1).sum())
+        write_label_files(manifest_dir, y, labels, members)
     return report
 
 
-class _Records:
-    """The records of all stores, one after the other."""
-
-    def __init__(self, stores: Sequence[Store]) -> None:
-        self.stores = stores
-        self.store = np.repeat(np.arange(len(stores)), [store.num_records for store in stores])
-        self.num_samples = np.concatenate([store.index.num_samples.astype(np.int64) for store in stores])
-        self.idx = np.concatenate([store.index.idx for store in stores])
-        self.was_renumbered = len(np.unique(self.idx)) < len(self.idx)
-        if self.was_renumbered:
-            self.idx = np.arange(len(self.idx), dtype=np.int64)
-        self._texts: dict[str, list[str]] = {}
-
-    def texts(self, name: str) -> list[str]:
-        """One text per record."""
-        if name not in self._texts:
-            self._texts[name] = [
-                values[code]
-                for store in self.stores
-                for column in (store.index.text(name),)
-                for values in (column.values(),)
-                for code in column.codes.tolist()
-            ]
-        return self._texts[name]
-
-    def group(self, by: str) -> list[str]:
-        """What holds records together; a record without patient_id is a patient of its own."""
-        if by == "patient":
-            pairs = zip(self.texts("patient_id"), self.texts("record_id"), strict=True)
-            return [patient or f"record {record}" for patient, record in pairs]
-        return self.texts({"record": "record_id", "source": "source"}[by])
-
-    def columns(
-        self, rows: NDArray[np.int64], segment: NDArray[np.int64], size: int | None, folders: Sequence[str]
-    ) -> dict[str, list[object]]:
-        """The columns of a manifest of these records' segments."""
-
-        def pick(name: str) -> list[object]:
-            texts = self.texts(name)
-            return [texts[row] for row in rows.tolist()]
-
-        length = self.num_samples[rows] if size is None else np.full(len(rows), size)
-        columns: dict[str, list[object]] = {
-            "idx": self.idx[rows].tolist(),
-            "record_id": pick("record_id"),
-            "patient_id": pick("patient_id"),
-            "source": pick("source"),
-            "segment": segment.tolist(),
-            "start": (segment * length).tolist(),
-            "num_samples": length.tolist(),
-        }
-        if len(self.stores) > 1:
-            columns["store"] = [folders[number] for number in self.store[rows].tolist()]
-        return columns
-
-
-def _assign(records: _Records, options: SplitOptions) -> NDArray[np.int64]:
+def _assign(records: StoreRecords, options: SplitOptions) -> NDArray[np.int64]:
     """Number of the split of every record."""
-    if options.by in ("patient", "record"):
+    if options.by == "time":
+        return _by_time(records, options)
+    if options.by in DRAWN:
         groups = records.group(options.by)
         ordered = sorted(set(groups), key=lambda name: (text_key(f"{options.seed}/{name}"), name))
-        num_valid, num_test = (_share(options.fraction(name), len(ordered)) for name in ("valid", "test"))
-        split_of = dict.fromkeys(ordered, 0)
-        split_of.update(dict.fromkeys(ordered[:num_valid], 1))
-        split_of.update(dict.fromkeys(ordered[num_valid : num_valid + num_test], 2))
+        if options.stratify is not None:
+            split_of = _stratified(records, groups, ordered, options)
+        else:
+            split_of = _cut(ordered, options)
         return np.array([split_of[name] for name in groups], dtype=np.int64)
     groups = records.group("source") if options.by == "source" else _folds(records, options)
     valid, test = options.names("valid"), options.names("test")
@@ -242,12 +204,63 @@ def _assign(records: _Records, options: SplitOptions) -> NDArray[np.int64]:
     return np.array(codes, dtype=np.int64)
 
 
+def _cut(ordered: Sequence[str], options: SplitOptions) -> dict[str, int]:
+    """Valid from the start of the order, test behind it, the rest for training."""
+    num_valid, num_test = (_share(options.fraction(name), len(ordered)) for name in ("valid", "test"))
+    split_of = dict.fromkeys(ordered, 0)
+    split_of.update(dict.fromkeys(ordered[:num_valid], 1))
+    split_of.update(dict.fromkeys(ordered[num_valid : num_valid + num_test], 2))
+    return split_of
+
+
+def _stratified(
+    records: StoreRecords, groups: Sequence[str], ordered: Sequence[str], options: SplitOptions
+) -> dict[str, int]:
+    """Patients or records so that every label has its share in every split; the unlabelled are cut apart."""
+    assert options.stratify is not None
+    place = {name: number for number, name in enumerate(ordered)}
+    labels: list[list[int]] = [[] for _ in ordered]
+    hot = options.stratify.multi_hot(records.codes())
+    for record, label in zip(*np.nonzero(hot), strict=True):
+        labels[place[groups[record]]].append(int(label))
+    valid, test = options.fraction("valid"), options.fraction("test")
+    ratios = (1 - valid - test, valid, test)
+    folds = stratified_folds(labels, len(options.stratify), ratios, options.seed % 2**32)
+    split_of = _cut([name for name, fold in zip(ordered, folds, strict=True) if fold < 0], options)
+    split_of.update({name: int(fold) for name, fold in zip(ordered, folds, strict=True) if fold >= 0})
+    return split_of
+
+
+def _by_time(records: StoreRecords, options: SplitOptions) -> NDArray[np.int64]:
+    """The oldest records for training, then valid, the newest for the test.
+
+    A patient belongs where most of his records are by date (the later split of two with equally many), so
+    that none lies in two splits. Records without date are left out.
+    """
+    dates = records.texts("date")
+    order = sorted((row for row, date in enumerate(dates) if date), key=lambda row: (dates[row], row))
+    if not order:
+        raise DataError("--by time: no record of the stores has a date; choose --by patient")
+    num_valid, num_test = (_share(options.fraction(name), len(order)) for name in ("valid", "test"))
+    first_test = len(order) - num_test
+    votes: dict[str, list[int]] = {}
+    patients = records.group("patient")
+    for rank, row in enumerate(order):
+        number = 2 if rank >= first_test else 1 if rank >= first_test - num_valid else 0
+        votes.setdefault(patients[row], [0, 0, 0])[number] += 1
+    split_of = {
+        name: max(range(3), key=lambda number: (count[number], number)) for name, count in votes.items()
+    }
+    codes = [split_of[patient] if date else _UNUSED for patient, date in zip(patients, dates, strict=True)]
+    return np.array(codes, dtype=np.int64)
+
+
 def _share(fraction: float, count: int) -> int:
     """Rounded, but at least one of three or more where anything is asked for."""
     return max(int(fraction * count + 0.5), 1 if fraction > 0 and count >= 3 else 0)
 
 
-def _folds(records: _Records, options: SplitOptions) -> list[str]:
+def _folds(records: StoreRecords, options: SplitOptions) -> list[str]:
     path = options.folds
     if path is None:
         folds = records.texts("fold")
@@ -272,59 +285,3 @@ def _folds(records: _Records, options: SplitOptions) -> list[str]:
     if not any(folds):
         raise DataError(f"{path} names none of the stores' records, e.g. {records.texts('record_id')[0]!r}")
     return folds
-
-
-def _check_stores(stores: Sequence[Store]) -> None:
-    seen: set[Path] = set()
-    for store in stores:
-        if store.path.resolve() in seen:
-            raise ConfigError(f"{store.path} is given twice")
-        seen.add(store.path.resolve())
-        if store.sampling_rate != stores[0].sampling_rate:
-            raise DataError(
-                f"{store.path} has {store.sampling_rate} Hz, {stores[0].path} {stores[0].sampling_rate} Hz; "
-                "stores of one manifest have one rate: fairseq-ecg prepare "
-                f"{store.json['choices'].get('reader', 'SOURCE')} RAW_DIR STORE_DIR "
-                f"--sampling-rate {stores[0].sampling_rate}"
-            )
-        if not store.num_records:
-            raise DataError(f"{store.path} holds no records; prepare it again")
-
-
-def _segment_samples(sampling_rate: int, segment_sec: float | None) -> int | None:
-    if segment_sec is None:
-        return None
-    size = round(segment_sec * sampling_rate)
-    if size < 1:
-        raise ConfigError(f"--segment-sec {segment_sec} is less than one sample at {sampling_rate} Hz")
-    return size
-
-
-def _root_and_folders(store_dirs: Sequence[Path], manifest_dir: Path) -> tuple[str, list[str]]:
-    """The root as the manifest names it, and the stores below it."""
-    folders = [path.resolve() for path in store_dirs]
-    root = folders[0] if len(folders) == 1 else Path(os.path.commonpath(folders))
-    inside = [path.relative_to(root).as_posix() for path in folders]
-    if "." in inside and len(inside) > 1:
-        raise ConfigError(f"{root} is a store and holds another one; keep stores beside each other")
-    return Path(os.path.relpath(root, manifest_dir.resolve())).as_posix(), inside
-
-
-def _write_labels(manifest_dir: Path, records: _Records, labels: LabelDefinition) -> int:
-    """Write y.npy, one row per idx; a record without any code is unlabelled. Returns how many those are."""
-    texts = records.texts("labels")
-    different = sorted(set(texts))
-    hot = labels.multi_hot([tuple(text.split("|")) if text else () for text in different])
-    hot[[not text for text in different]] = np.nan
-    place = {text: row for row, text in enumerate(different)}
-    y = np.full((int(records.idx.max()) + 1, len(labels.names)), np.nan, dtype=np.float32)
-    y[records.idx] = hot[[place[text] for text in texts]]
-    handle, name = tempfile.mkstemp(prefix=".y.npy.", dir=manifest_dir)
-    with os.fdopen(handle, "wb") as file:
-        np.save(file, y, allow_pickle=False)
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(name, 0o666 & ~mask)
-    os.replace(name, manifest_dir / "y.npy")
-    labels.write(manifest_dir / "label_def.csv")
-    return sum(not text for text in texts)

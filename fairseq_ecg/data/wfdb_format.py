@@ -180,6 +180,10 @@ def parse_header(text: str, path: Path) -> Header:
             f"{path}: the record line announces {announced} {what}, {len(lines) - 1} lines follow"
         )
     segment_names = [line.split()[0] for line in lines[1:]] if num_segments else []
+    signals = [] if num_segments else [_parse_signal(line, path) for line in lines[1:]]
+    for file_name in {*segment_names, *[signal.file_name for signal in signals]}:
+        if ("/" in file_name or "\\" in file_name or file_name == "..") and not _is_inside(file_name):
+            raise DataError(f"{path}: names the file {file_name!r}, which is not below the header's folder")
     return Header(
         path,
         name,
@@ -187,9 +191,14 @@ def parse_header(text: str, path: Path) -> Header:
         sampling_rate,
         num_samples or None,
         _parse_date(fields[4:]) if len(fields) > 4 else "",
-        () if num_segments else tuple([_parse_signal(line, path) for line in lines[1:]]),
+        tuple(signals),
         tuple(comments),
     )
+
+
+def _is_inside(file_name: str) -> bool:
+    parts = re.split(r"[/\\]", file_name)
+    return parts[0] != "" and ".." not in parts and ":" not in parts[0]
 
 
 def _read_bytes(path: Path | str) -> bytes:
@@ -274,16 +283,33 @@ def to_physical(digital: NDArray[np.int16], header: Header) -> NDArray[np.float3
     """
     gain = np.array([[signal.calibration.gain] for signal in header.signals], np.float64)
     gain32 = gain.astype(np.float32)
-    physical = np.empty(digital.shape, np.float32)
-    values = digital
+    values: NDArray[np.int16] | NDArray[np.int32] = digital
     if any([signal.calibration.baseline for signal in header.signals]):
         values = digital - np.array([[signal.calibration.baseline] for signal in header.signals], np.int32)
     if (gain == gain32).all():
-        np.divide(values, gain32, out=physical, dtype=np.float32, casting="same_kind")
+        physical = values.astype(np.float32)
+        physical /= gain32
     else:
-        np.divide(values, gain, out=physical, casting="same_kind")
+        physical = (values / gain).astype(np.float32)
     if digital.size and digital.min() == INVALID:
         physical[digital == INVALID] = np.nan
+    return physical
+
+
+def to_physical_float64(
+    digital: NDArray[np.int16], header: Header, *, reference_baseline: bool = False
+) -> NDArray[np.float64]:
+    """As ``to_physical``, not rounded to float32: for comparisons with systems that compute in float64.
+
+    Args:
+        digital: (L, T).
+        header: names gain and baseline of every signal.
+        reference_baseline: leave the baseline in, as fairseq-signals' preparation does.
+    """
+    gain = np.array([[signal.calibration.gain] for signal in header.signals], np.float64)
+    baseline = np.array([[signal.calibration.baseline] for signal in header.signals], np.float64)
+    physical = (digital.astype(np.float64) - (0 if reference_baseline else baseline)) / gain
+    physical[digital == INVALID] = np.nan
     return physical
 
 
@@ -359,7 +385,10 @@ def _check_sizes(header: Header) -> None:
     """
     for name in header.segments:
         if name != "~":
-            _check_sizes(read_header(header.path.with_name(f"{name}.hea")))
+            segment = read_header(header.path.parent / f"{name}.hea")
+            if segment.segments:
+                raise DataError(f"{header.path}: its segment {name} has segments itself, which WFDB has not")
+            _check_sizes(segment)
     needed: dict[str, float] = {}
     for signal in header.signals:
         size = _SAMPLE_BYTES.get(signal.storage.format)
@@ -367,7 +396,7 @@ def _check_sizes(header: Header) -> None:
             size *= header.num_samples * signal.storage.samples_per_frame
             needed[signal.file_name] = needed.get(signal.file_name, signal.storage.byte_offset) + size
     for name, size in needed.items():
-        path = header.path.with_name(name)
+        path = header.path.parent / name
         try:
             found = path.stat().st_size
         except OSError as error:
@@ -384,18 +413,21 @@ def _check_sizes(header: Header) -> None:
 def _verify(digital: NDArray[np.int16], header: Header) -> None:
     """Compare first values and 16-bit sums with the header's, where it states them.
 
+    A header whose checksums are all 0 states none: its writer did not compute them.
+
     Raises:
         DataError: naming the first signal that differs.
     """
     sums = np.add.reduce(digital, axis=1, dtype=np.int16).tolist()
     firsts = digital[:, 0].tolist()
+    has_sums = len(header.signals) == 1 or any([signal.checksum for signal in header.signals])
     for (_, storage, _, first_value, checksum, name), total, first in zip(
         header.signals, sums, firsts, strict=True
     ):
         if storage.samples_per_frame != 1 or storage.skew:
             continue  # resampled or shifted by wfdb: no longer the samples that were summed
         # Compared modulo 65536: FLAC headers write the checksum unsigned.
-        if checksum is not None and (total - checksum) & 0xFFFF:
+        if has_sums and checksum is not None and (total - checksum) & 0xFFFF:
             raise DataError(
                 f"{header.path}: lead {name}: the samples sum to {total}, the header's checksum is "
                 f"{checksum}: the signal file is corrupt; fetch it again"

@@ -85,7 +85,7 @@ def parse_comments(comments: Sequence[str]) -> Comments:
     """Age, sex, codes and patient of comment lines; several ``Dx`` lines add up, unknown words are empty."""
     age, sex, patient_id = math.nan, "", ""
     codes: list[str] = []
-    notes = []
+    notes: list[str] = []
     for comment in comments:
         match = _COMMENT.fullmatch(comment)
         if match is None:
@@ -165,7 +165,8 @@ def _to_mv(
     signal: NDArray[np.float32], signals: Sequence[SignalHeader], path: Path
 ) -> tuple[NDArray[np.float32], list[SignalHeader], list[str]]:
     """Scale every voltage to mV and drop what is none."""
-    notes, factors, kept = [], [], []
+    notes: list[str] = []
+    factors, kept = [], []
     for row, item in enumerate(signals):
         if not item.calibration.stated:
             notes.append(f"{item.name}: no gain in the header, {item.calibration.gain:g} per mV assumed")

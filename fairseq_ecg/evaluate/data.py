@@ -82,7 +82,7 @@ def open_data(manifest_dir: Path, labels: str | None) -> EvaluationData:
         targets = {name: _rows(matrix, items, manifest_dir / "y.npy") for name, items in inputs.items()}
     else:
         definition = label_definition(labels)
-        targets = {name: definition.multi_hot(_codes(items, labels)) for name, items in inputs.items()}
+        targets = {name: definition.target(_codes(items, labels)) for name, items in inputs.items()}
     splits = {name: _labelled(inputs[name], targets[name]) for name in SPLITS}
     for name, split in splits.items():
         if not len(split):

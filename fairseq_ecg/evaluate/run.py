@@ -286,7 +286,7 @@ def _warnings(encoders: Sequence[Encoder], data: EvaluationData) -> list[str]:
             )
         elif common := sorted(set(encoder.sources) & set(data.sources)):
             found.append(
-                f"{encoder.name} was trained on {', '.join(common)}, as the records of this evaluation; "
+                f"{encoder.name} was trained on {', '.join(common)}, which these records are from; "
                 + _seen_patients(encoder, data)
             )
     return found

@@ -324,7 +324,7 @@ class Wav2Vec2CriterionConfig:
     loss_weights: list[float] | None = None
     """Weights of the code diversity and of the feature penalty; null: neither is added."""
     log_keys: list[str] = field(default_factory=list)
-    """What to log beside the losses: prob_perplexity, code_perplexity, temp."""
+    """What of the quantizer to log: prob_perplexity, code_perplexity, temp; nothing without one."""
 
     def __post_init__(self) -> None:
         if not self.infonce:
@@ -378,18 +378,13 @@ class Wav2Vec2Criterion(nn.Module):
         """Refuse what would train nothing.
 
         Raises:
-            ConfigError: the model has no masked frames, or weights do not fit its losses.
+            ConfigError: the model has no masked frames.
         """
         if not isinstance(model, Wav2Vec2):
             raise ConfigError(
                 f"criterion {self.name} needs model wav2vec2 or wav2vec2_cmsc, not {type(model).__name__}"
             )
         self._require_mask(model.cfg)
-        if model.quantizer is None and self.cfg.log_keys:
-            raise ConfigError(
-                f"criterion.log_keys={self.cfg.log_keys} need model.quantize_targets=true; set "
-                "criterion.log_keys=[] or quantize"
-            )
 
     def metrics(self) -> dict[str, dict[str, Any]]:
         return {}

@@ -61,6 +61,10 @@ class EcgModel(nn.Module):
         """Whether some update leaves a trainable parameter without gradient (DDP must then look for them)."""
         return False
 
+    def forward_flops(self, num_samples: int) -> float | None:
+        """Floating-point operations of one segment's forward pass; None: the log shows no utilisation."""
+        return None
+
     def before_update(self, num_updates: int) -> None:
         """Set what changes with time before update ``num_updates``, counted from 0."""
 

@@ -114,6 +114,9 @@ class EcgTransformerClassifier(EcgModel):
     def validate_contract(self, contract: InputContract) -> None:
         self.encoder.validate_contract(contract)
 
+    def forward_flops(self, num_samples: int) -> float | None:
+        return self.encoder.forward_flops(num_samples)
+
     def encode(self, source: Tensor, padding_mask: Tensor | None = None) -> EncoderOutput:
         return self.encoder.encode(source, padding_mask)
 

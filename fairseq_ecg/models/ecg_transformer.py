@@ -124,6 +124,24 @@ class EcgTransformerConfig:
         )
 
 
+def forward_flops(cfg: EcgTransformerConfig, num_samples: int) -> float:
+    """Floating-point operations of one segment's forward pass, a multiply and an add counted as two.
+
+    Counted from shapes: convolutions, projection, positional convolution and transformer as the direct
+    algorithm does them, whatever the program really runs. An update costs three times that.
+    """
+    total, length, channels = 0.0, num_samples, cfg.in_d
+    for width, kernel, stride in parse_conv_layers(cfg.conv_feature_layers):
+        length = (length - kernel) // stride + 1
+        total += 2 * length * width * kernel * channels
+        channels = width
+    dim, ffn = cfg.encoder_embed_dim, cfg.encoder_ffn_embed_dim
+    total += 2 * length * channels * dim
+    total += 2 * length * dim * (dim // cfg.conv_pos_groups) * cfg.conv_pos
+    layer = 2 * length * (4 * dim * dim + 2 * dim * ffn) + 4 * length * length * dim
+    return total + cfg.encoder_layers * layer
+
+
 @dataclass(frozen=True)
 class FrontEnd:
     """What the convolutions make of the signal.
@@ -198,6 +216,9 @@ class EcgTransformer(EcgModel):
                 f"model.in_d={self.cfg.in_d}, but the task gives {len(contract.leads)} leads; set "
                 f"model.in_d={len(contract.leads)}, or task.enable_padding_leads=true to keep twelve"
             )
+
+    def forward_flops(self, num_samples: int) -> float | None:
+        return forward_flops(self.cfg, num_samples)
 
     def layer_index(self, name: str) -> int:
         parts = name.split(".")

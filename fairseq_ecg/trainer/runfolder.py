@@ -6,6 +6,7 @@ import json
 import platform
 import shlex
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,6 +36,13 @@ def write_run_files(cfg: RunConfig, run_dir: Path) -> None:
         raise ConfigError(
             f"checkpoint.save_dir={run_dir} cannot be written: {error.strerror}; choose another folder"
         ) from error
+
+
+def write_rejected(rejected: Mapping[str, str], path: Path) -> None:
+    """List the records that a run could not read, with the reason; no file when there is none."""
+    if rejected:
+        rows = [f"{record_id}\t{reason}" for record_id, reason in sorted(rejected.items())]
+        path.write_text("record_id\treason\n" + "\n".join(rows) + "\n", encoding="utf-8")
 
 
 def environment() -> dict[str, str | int]:

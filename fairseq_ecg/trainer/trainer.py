@@ -7,8 +7,7 @@ generator state and N processes do what one process does with N times the micro-
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -23,14 +22,17 @@ from fairseq_ecg.models.base import EcgModel
 from fairseq_ecg.registry import CRITERIA, LR_SCHEDULERS, OPTIMIZERS, TASKS
 from fairseq_ecg.trainer.build import BuiltModel, build_model
 from fairseq_ecg.trainer.checkpoint import CheckpointFolder, CheckpointMeta
+from fairseq_ecg.trainer.clock import Clock, grouped, peak_flops
+from fairseq_ecg.trainer.diagnose import first_nonfinite
 from fairseq_ecg.trainer.distributed import World
+from fairseq_ecg.trainer.intervals import what_is_due
 from fairseq_ecg.trainer.log import RunLog
 from fairseq_ecg.trainer.meters import Meters, in_bits
 from fairseq_ecg.trainer.optim import clip_factor, overridden, total_norm
 from fairseq_ecg.trainer.precision import Precision
 from fairseq_ecg.trainer.progress import Progress
 from fairseq_ecg.trainer.resume import restore
-from fairseq_ecg.trainer.runfolder import write_run_files
+from fairseq_ecg.trainer.runfolder import write_rejected, write_run_files
 from fairseq_ecg.trainer.seeds import seed_batch
 from fairseq_ecg.trainer.selection import Selection
 from fairseq_ecg.trainer.standin import frozen_statistics
@@ -86,7 +88,8 @@ class Trainer:
         self.skips = torch.zeros(2, device=self.device)
         self.folder = CheckpointFolder(cfg.checkpoint)
         self.last_saved = -1
-        self.clock: _Clock | None = None
+        self.updates_per_epoch = 0
+        self.clock: Clock | None = None
         self.signals = SignalWatch()
         self.results: dict[str, float] = {}
 
@@ -197,6 +200,8 @@ class Trainer:
             self.log.note(f"stopped after update {self.progress.num_updates}: {reason}")
         finally:
             self.log.close()
+            if self.world.is_main:
+                write_rejected(self.task.rejected, run_dir / "rejected.tsv")
         return self.results
 
     @property
@@ -219,8 +224,10 @@ class Trainer:
         freq = self.cfg.optimization.update_freq
         size = freq[min(epoch, len(freq)) - 1]
         remaining = -(-len(loader) // size)
+        if not self.progress.batches_done:
+            self.updates_per_epoch = remaining
         self.log.begin_epoch(epoch, self.progress.num_updates, self.progress.num_updates + remaining)
-        clock = self.clock = _Clock(loader)
+        clock = self.clock = Clock(loader)
         with loader:
             for batches in grouped(loader, size):
                 rows = sum(len(batch) for batch in batches if batch.weight)
@@ -229,10 +236,11 @@ class Trainer:
                 self.progress.batches_done += len(batches) * world.size
                 self.progress.segments += rows * world.size
                 clock.rows += rows * world.size
+                clock.updates += 1
                 self.log.advance()
                 if self.progress.num_updates % self.cfg.common.log_interval == 0:
-                    self.log_inner(clock)
-                self.watch_nonfinite()
+                    self.log_inner(clock, remaining)
+                self.watch_nonfinite(batches[-1])
                 if not remaining:
                     self.end_epoch()
                 stop = bool(self.reason_to_stop())
@@ -255,20 +263,44 @@ class Trainer:
         self.progress.epoch += 1
         self.progress.batches_done = 0
 
-    def log_inner(self, clock: _Clock) -> None:
-        seconds, rows, wait = clock.read()
+    def updates_left(self, in_epoch: int) -> int | None:
+        """Updates until ``max_update`` or ``max_epoch``, whichever comes first; None without a limit.
+
+        Args:
+            in_epoch: updates left in this epoch.
+        """
+        limits = self.cfg.optimization
+        left = []
+        if limits.max_update:
+            left.append(limits.max_update - self.progress.num_updates)
+        if limits.max_epoch:
+            epochs = limits.max_epoch - self.progress.epoch
+            left.append(in_epoch + epochs * self.updates_per_epoch)
+        return max(min(left), 0) if left else None
+
+    def log_inner(self, clock: Clock, remaining: int) -> None:
+        seconds, updates, rows, wait = clock.read()
         values = in_bits(self.meters.reduce(self.world))
         line: dict[str, float | int | str] = {
             "epoch": self.progress.epoch,
             "num_updates": self.progress.num_updates,
             **values,
             "lr": self.rate,
-            "ups": self.cfg.common.log_interval / max(seconds, 1e-9),
+            "ups": updates / max(seconds, 1e-9),
             "segments_per_sec": rows / max(seconds, 1e-9),
             "data_wait_pct": 100.0 * wait / max(seconds, 1e-9),
             "train_wall": self.seconds,
             "skipped": int(self.skips[0]),
         }
+        flops = self.model.forward_flops(self.task.contract.num_samples)
+        if flops is not None:
+            # Forward and backward: three forward passes' worth, on this device alone.
+            rate = 3 * flops * rows / self.world.size / max(seconds, 1e-9)
+            line["tflops"] = rate / 1e12
+            if (peak := peak_flops(self.device, self.precision.name)) is not None:
+                line["mfu_pct"] = 100.0 * rate / peak
+        if (left := self.updates_left(remaining)) is not None:
+            line["hours_left"] = left * seconds / max(updates, 1) / 3600
         if self.precision.scaler:
             line["loss_scale"] = self.precision.loss_scale
         if self.device.type == "cuda":
@@ -296,14 +328,20 @@ class Trainer:
         """Training time of this run and of the ones it continues."""
         return self.progress.train_seconds + (self.clock.elapsed() if self.clock else 0.0)
 
-    def watch_nonfinite(self) -> None:
+    def watch_nonfinite(self, batch: Batch) -> None:
         """Abort after too many skipped updates in a row; a GPU is asked only once in that many."""
         limit = self.cfg.common.max_nonfinite_updates
         if self.progress.num_updates % limit and self.device.type != "cpu":
             return
         if int(self.skips[1]) >= limit:
+            batch = self.task.prepare(batch.to(self.device), is_train=True)
+            seed_batch(self.cfg.common.seed, batch.keys.epoch, batch.batch_index)
+            where = first_nonfinite(
+                self.model, lambda: self.task.train_step(self.model, self.criterion, batch)
+            )
             raise FloatingPointError(
-                f"{limit} updates in a row, up to {self.progress.num_updates}, had a non-finite gradient; "
+                f"{limit} updates in a row, up to {self.progress.num_updates}, had a non-finite gradient"
+                f"{f', first seen in {where}' if where else ''}; "
                 f"the last good checkpoint is {self.folder.last() or 'none'}; lower optimization.lr, set "
                 "optimization.clip_norm or check the data"
             )
@@ -311,25 +349,18 @@ class Trainer:
     # Validation and checkpoints ---------------------------------------------------------------------------
 
     def validate_and_save(self, epoch: int, *, is_epoch_end: bool, must_stop: bool) -> None:
-        """Validate and save when the intervals of ``dataset`` and ``checkpoint`` say so, in that order."""
-        dataset, checkpoint, updates = self.cfg.dataset, self.cfg.checkpoint, self.progress.num_updates
-        due = checkpoint.save_interval_updates
-        at_interval = due > 0 and updates % due == 0 and updates >= dataset.validate_after_updates
-        save = must_stop or at_interval or (is_epoch_end and epoch % checkpoint.save_interval == 0)
-        every = dataset.validate_interval_updates
-        validate = (
-            bool(self.subsets)
-            and updates >= dataset.validate_after_updates
-            and (
-                must_stop
-                or (save and not is_epoch_end)
-                or (is_epoch_end and epoch % dataset.validate_interval == 0)
-                or (every > 0 and updates % every == 0)
-            )
+        """Validate and save when the intervals say so, in that order."""
+        due = what_is_due(
+            self.cfg.dataset,
+            self.cfg.checkpoint,
+            num_updates=self.progress.num_updates,
+            epoch=epoch,
+            is_epoch_end=is_epoch_end,
+            must_stop=must_stop,
         )
-        improved = self.validate(epoch) if validate else False
-        if save or improved:
-            self.save(epoch, is_epoch_end=is_epoch_end, is_interval=at_interval, improved=improved)
+        improved = self.validate(epoch) if due.validate and self.subsets else False
+        if due.save or improved:
+            self.save(epoch, is_epoch_end=is_epoch_end, is_interval=due.at_interval, improved=improved)
 
     def validate(self, epoch: int) -> bool:
         """Run every validation subset; True when the first one's selection metric is the best so far."""
@@ -420,38 +451,9 @@ class Trainer:
         freq = self.cfg.optimization.update_freq[0]
         self.log.note(
             f"{self.cfg.model.name}: {parameters:,} parameters, {trainable:,} trained, {self.precision.name} "
-            f"on {self.world.size} x {self.device.type}; {gigabytes:.2f} GiB each before activations"
+            f"on {self.world.size} x {self.device.type}; {gigabytes:.2f} GiB per process "
+            "before activations"
         )
         if self.built.report is not None:
             self.log.note(f"{self.cfg.model.config.model_path}: {self.built.report}")
         self.log.note(f"one update: {self.task.describe_batch(self.world.size, freq)}")
-
-
-class _Clock:
-    """Wall time, rows and loader waits since the last log line."""
-
-    def __init__(self, loader: Any) -> None:
-        self.loader = loader
-        self.start = self.mark = time.perf_counter()
-        self.rows, self.rows_read, self.wait_read = 0, 0, 0.0
-
-    def elapsed(self) -> float:
-        return time.perf_counter() - self.start
-
-    def read(self) -> tuple[float, int, float]:
-        now, wait = time.perf_counter(), self.loader.wait_seconds
-        result = (now - self.mark, self.rows - self.rows_read, wait - self.wait_read)
-        self.mark, self.rows_read, self.wait_read = now, self.rows, wait
-        return result
-
-
-def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Lists of ``size`` micro-batches; the last one may be shorter."""
-    group: list[Batch] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group

@@ -37,6 +37,17 @@ def test_an_unknown_kind_is_refused_with_the_nearest(capsys):
     assert capsys.readouterr().err == "fairseq-ecg list: error: unknown kind 'modle': did you mean 'model'?\n"
 
 
+def test_a_pattern_that_matches_nothing_is_said(capsys):
+    assert main(["list", "models", "wav2vec3"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fairseq-ecg list: error: no model matches 'wav2vec3': did you mean 'wav2vec2'")
+
+
+def test_a_mistyped_option_is_one_line(capsys):
+    assert main(["list", "--userdir", "x"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_broken_plugins_are_shown(monkeypatch, capsys):
     monkeypatch.setattr(command, "FAILURES", [Failure("plugin 'x'", ImportError("no module y"))])
     assert main(["list", "models"]) == 0

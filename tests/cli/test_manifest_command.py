@@ -10,6 +10,7 @@ from fairseq_ecg.contracts import STANDARD_LEADS, Record
 from fairseq_ecg.data.manifest import Manifest
 from fairseq_ecg.data.store import Store, StoreWriter
 from fairseq_ecg.errors import ConfigError, DataError
+from tests.data.made_stores import make_store
 
 
 @pytest.fixture
@@ -128,3 +129,47 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert caught.value.code == 0
     assert "fairseq-ecg manifest split stores/cinc2021" in capsys.readouterr().out
+
+
+def test_check_names_leaks_duplicates_and_sources_of_the_pretraining(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_store(tmp_path / "d/a", [210] * 20, source="ptb-xl")
+    make_store(tmp_path / "d/b", [210] * 5, source="georgia", prefix="copy", seed=0)
+    stores = [str(tmp_path / "d/a"), str(tmp_path / "d/b")]
+    main(["split", *stores, str(tmp_path / "m"), "--segment-sec", "1", "--by", "source", "--test", "georgia"])
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "model.safetensors").touch()
+    (checkpoint / "config.yaml").write_text("model: {}\nsources: [PTBXL, ningbo]\n")
+    capsys.readouterr()
+    assert main(["check", str(tmp_path / "m"), "--checkpoint", str(checkpoint)]) == 0
+    out = capsys.readouterr().out
+    assert "warning: 5 records have the samples of another one" in out
+    assert "e.g. 'b/copyr0' and 'a/r0'" in out
+    assert f"warning: {checkpoint} was pre-trained on 'ptb-xl', which is here too" in out
+    with pytest.raises(DataError, match="2 warnings, the first: 5 records"):
+        main(["check", str(tmp_path / "m"), "--checkpoint", str(checkpoint), "--strict"])
+    (checkpoint / "config.yaml").write_text("model: {}\n")
+    assert main(["check", str(tmp_path / "m/train.tsv"), "--checkpoint", str(checkpoint)]) == 0
+    assert "does not say what it was pre-trained on" in capsys.readouterr().out
+
+
+def test_pairs_of_every_kind_have_a_folder_each(store: Path, tmp_path: Path) -> None:
+    main(["split", str(store), str(tmp_path / "m"), "--segment-sec", "0.7"])
+    assert main(["pairs", str(tmp_path / "m/train.tsv"), str(tmp_path / "clocs"), "--kind", "all"]) == 0
+    texts = {
+        kind: (tmp_path / "clocs" / kind / "train.tsv").read_text() for kind in ("cmsc", "cmlc", "cmsmlc")
+    }
+    assert texts["cmsc"] == texts["cmsmlc"]
+    pairs, singles = texts["cmsc"].splitlines(), texts["cmlc"].splitlines()
+    assert pairs[:2] == singles[:2]
+    # Three segments per record: the third has no partner, but a row of its own.
+    assert {line.rsplit("\t", 1)[1] for line in pairs[2:]} == {"0,1"}
+    assert [line.rsplit("\t", 1)[1] for line in singles[2:]] == ["0", "1", "2"] * 16
+    assert Manifest.read(tmp_path / "clocs/cmlc/train.tsv").num_rows == 48
+    assert main(["check", str(tmp_path / "clocs/cmlc")]) == 0
+    root = Path(singles[0])
+    assert all(
+        (root / f"{line.split(chr(9))[0]}_{line.rsplit(chr(9), 1)[1]}.mat").is_file() for line in singles[2:]
+    )

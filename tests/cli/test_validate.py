@@ -33,6 +33,11 @@ def test_a_run_folder_alone_is_enough(run_dir, capsys):
     assert values["valid loss"] > 0
 
 
+def test_no_subset_is_a_mistake_and_not_a_silent_success(run_dir, capsys):
+    assert main(["validate", f"common_eval.path={run_dir}", "dataset.valid_subset="]) == 2
+    assert "give dataset.valid_subset=valid" in capsys.readouterr().err
+
+
 def test_every_named_subset_is_validated(run_dir, capsys):
     argv = [f"common_eval.path={run_dir}", "dataset.valid_subset=valid,test", "common.cpu=true"]
     assert main(["validate", *argv]) == 0

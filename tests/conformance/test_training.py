@@ -153,7 +153,9 @@ def test_a_streak_of_bad_updates_aborts_and_keeps_the_last_good_checkpoint(manif
         return replace(batch, source=batch.source * torch.nan)
 
     trainer.task.prepare = poisoned
-    with pytest.raises(FloatingPointError, match=r"3 updates in a row.*u0000001"):
+    with pytest.raises(
+        FloatingPointError, match=r"3 updates in a row.*the input of encoder.feature_extractor.*u0000001"
+    ):
         trainer.run()
     kept = read_tensors(tmp_path / "checkpoints" / "checkpoint_last")
     assert all(torch.equal(kept[name], good[name]) for name in good)

@@ -33,8 +33,12 @@ def make_store(
     source: str = "made",
     seed: int = 0,
     folds: Sequence[str] = (),
+    dates: Sequence[str] = (),
+    labels: Sequence[Sequence[str]] = (),
+    prefix: str = "",
 ) -> Store:
-    """A store of random records ``r0, r1, ...`` of these lengths."""
+    """A store of random records ``r0, r1, ...`` of these lengths, of patients ``p0, p1, ...``."""
+    default = (("426177001", "164889003"), ("426783006",))
     with StoreWriter(
         path,
         sampling_rate=rate,
@@ -45,16 +49,17 @@ def make_store(
     ) as writer:
         for i, signal in enumerate(signals(lengths, len(leads), seed)):
             record = Record(
-                record_id=f"r{i}",
-                patient_id=f"p{i // records_per_patient}",
+                record_id=f"{prefix}r{i}",
+                patient_id=f"{prefix}p{i // records_per_patient}",
                 source=source,
                 signal=signal,
                 leads=tuple(leads),
                 sampling_rate=rate,
-                labels=("426783006",) if i % 2 else ("426177001", "164889003"),
+                labels=tuple(labels[i]) if labels else default[i % 2],
                 age=40.0 + i,
                 sex="female",
                 fold=folds[i] if folds else "",
+                date=dates[i] if dates else "",
             )
             writer.add(record, leads_present=leads)
     return Store.open(path)

@@ -1,9 +1,13 @@
 """Label definitions: the challenges', files, multi-hot targets."""
 
+import csv
+from importlib.resources import files
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from fairseq_ecg.data.labels import LabelDefinition, label_definition
+from fairseq_ecg.data.labels import BUILT_IN, LabelDefinition, label_definition
 from fairseq_ecg.errors import DataError
 
 
@@ -78,3 +82,63 @@ def test_an_unknown_name_suggests_the_nearest():
 def test_names_codes_and_descriptions_belong_together():
     with pytest.raises(DataError, match="as many names"):
         LabelDefinition(("a",), (), ())
+
+
+def test_copies_for_readers_of_the_repository_equal_what_is_installed(tmp_path):
+    folder = Path(__file__).resolve().parents[2] / "manifests" / "labels"
+    for name in BUILT_IN:
+        label_definition(name).write(tmp_path / f"{name}.csv")
+        assert (folder / f"{name}.csv").read_text() == (tmp_path / f"{name}.csv").read_text()
+    tables = files("fairseq_ecg") / "metrics" / "cinc_tables"
+    for year in ("2020", "2021"):
+        copy = (folder / f"cinc{year}_weights.csv").read_bytes()
+        assert copy == (tables / year / "weights.csv").read_bytes()
+    assert {path.stem for path in folder.glob("*.csv")} == {*BUILT_IN, "cinc2020_weights", "cinc2021_weights"}
+
+
+def test_the_sets_of_ptbxl_are_those_of_its_statement_table(shared):
+    with (shared / "data/real_ecg/ptbxl/scp_statements.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for name, flag, size in (
+        ("all", None, 71),
+        ("diag", "diagnostic", 44),
+        ("form", "form", 19),
+        ("rhythm", "rhythm", 12),
+    ):
+        definition = label_definition(f"ptbxl_{name}")
+        assert list(definition.names) == sorted(row[""] for row in rows if flag is None or row[flag] == "1.0")
+        assert len(definition) == size
+    for name, column, size in (("sub", "diagnostic_subclass", 23), ("super", "diagnostic_class", 5)):
+        definition = label_definition(f"ptbxl_{name}")
+        assert len(definition) == size
+        for label, codes in zip(definition.names, definition.codes, strict=True):
+            assert codes == {row[""] for row in rows if row["diagnostic"] == "1.0" and row[column] == label}
+
+
+def test_a_record_is_unlabelled_where_its_codes_say_nothing_of_the_class():
+    nan = np.nan
+    code15 = label_definition("code15")
+    codes = [("AF",), ("none_of_six",), ("none_of_six", "normal_ecg"), ("426783006",), ()]
+    none = [nan] * 6
+    expected = [[0, 0, 0, 0, 1, 0], [0] * 6, [0] * 6, none, none]
+    np.testing.assert_array_equal(code15.target(codes), np.float32(expected))
+    nine = label_definition("cpsc2018").target([("164884008", "999999"), ("10370003",), ("NORM",), ()])
+    np.testing.assert_array_equal(nine[0], np.float32([0, 0, 0, 0, 0, 0, 1, 0, 0]))
+    assert not nine[1].any()  # judged by somebody who uses SNOMED CT, and none of the nine
+    assert np.isnan(nine[2:]).all()
+    # As in the benchmark of PTB-XL: who has no diagnostic statement is not in the diagnostic sets.
+    superclass = label_definition("ptbxl_super").target([("NORM", "SR"), ("SR",)])
+    np.testing.assert_array_equal(superclass, np.float32([[0, 0, 0, 1, 0], [nan] * 5]))
+
+
+def test_classes_of_one_file_may_be_judged_by_different_codes(tmp_path):
+    (tmp_path / "l.csv").write_text("name,codes,labelled_if\nAF,164889003|AFIB,snomed|listed\nMI,IMI,SR\n")
+    target = label_definition(tmp_path / "l.csv").target([("AFIB",), ("426783006",), ("SR",), ("IMI",)])
+    nan = np.nan
+    np.testing.assert_array_equal(target, np.float32([[1, nan], [0, nan], [nan, 0], [nan, 1]]))
+
+
+def test_an_undecodable_label_file_is_refused(tmp_path):
+    (tmp_path / "l.csv").write_bytes(b"name,codes\n\xff\xfe,1\n")
+    with pytest.raises(DataError, match="not a readable table"):
+        label_definition(tmp_path / "l.csv")

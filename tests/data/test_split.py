@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairseq_ecg.data.labels import LabelDefinition
+from fairseq_ecg.data.labels import LabelDefinition, label_definition
 from fairseq_ecg.data.manifest import Manifest
 from fairseq_ecg.data.split import SplitOptions, split_stores
 from fairseq_ecg.errors import ConfigError, DataError
@@ -142,7 +142,12 @@ def test_labels_have_one_row_per_idx_and_nan_for_unlabelled_records(tmp_path: Pa
     nan = np.nan
     np.testing.assert_array_equal(y, np.float32([[nan, nan], [0, 1], [1, 0], [nan, nan], [1, 0]]))
     assert report.num_unlabelled == 1
-    assert (tmp_path / "m" / "label_def.csv").read_text().splitlines()[0] == "index,name,codes,description"
+    assert label_definition(tmp_path / "m" / "label_def.csv") == labels
+    # The weight counts labelled records of the training split only.
+    train = np.unique(read(tmp_path / "m")["train"].idx)
+    positive, labelled = np.nansum(y[train], axis=0), (~np.isnan(y[train])).sum(axis=0)
+    weights = ",".join(f"{(n - p) / p if p else 1:.6f}" for p, n in zip(positive, labelled, strict=True))
+    assert (tmp_path / "m" / "pos_weight.txt").read_text() == f"[{weights}]\n"
 
 
 def test_what_is_there_is_kept_unless_overwriting(tmp_path: Path) -> None:
@@ -162,11 +167,12 @@ def test_what_is_there_is_kept_unless_overwriting(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"by": "patients"}, "did you mean 'patient'"),
-        ({"valid": "0.5", "test": "0.5"}, "leave nothing to train on"),
-        ({"valid": "ten"}, "a share from 0 to below 1"),
-        ({"valid": "-0.1"}, "a share from 0 to below 1"),
+        ({"valid": "0.5", "test": "0.6"}, "more than all there is"),
+        ({"valid": "ten"}, "a share from 0 to 1"),
+        ({"valid": "-0.1"}, "a share from 0 to 1"),
         ({"segment_sec": 0.0}, "--segment-sec 0.0: must be more than 0"),
         ({"folds": Path("f.csv")}, "goes with --by fold"),
+        ({"by": "time", "stratify": label_definition("cinc2021")}, "--stratify goes with --by patient"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options: dict[str, object], message: str) -> None:
@@ -197,3 +203,54 @@ def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be made"):
         split_stores([tmp_path / "s"], tmp_path / "file" / "m", SplitOptions(segment_sec=1))
+
+
+def test_everything_may_be_validated_or_trained_on(tmp_path: Path) -> None:
+    make_store(tmp_path / "s", [100] * 10)
+    options = SplitOptions(segment_sec=1.0, valid="1.0")
+    assert options.fraction("test") == 0
+    report = split_stores([tmp_path / "s"], tmp_path / "m", options)
+    assert [*report.splits] == ["valid"]
+    assert read(tmp_path / "m")["valid"].num_rows == 10
+    report = split_stores(
+        [tmp_path / "s"], tmp_path / "n", SplitOptions(segment_sec=1.0, valid="0", test="0")
+    )
+    assert [*report.splits] == ["train"]
+    with pytest.raises(DataError, match="nothing to write: 10 records, 10 shorter"):
+        split_stores([tmp_path / "s"], tmp_path / "o", SplitOptions(valid="1.0"))
+
+
+def test_time_puts_the_newest_into_the_test_and_keeps_patients_together(tmp_path: Path) -> None:
+    # Ten patients with two records each; every patient's second record is a year younger than his first.
+    dates = [f"{2000 + 2 * (i // 2) + i % 2}-01-01" for i in range(18)] + ["2030-01-01", ""]
+    make_store(tmp_path / "s", [100] * 20, dates=dates)
+    options = SplitOptions(segment_sec=1.0, by="time", valid="0.2", test="0.2")
+    report = split_stores([tmp_path / "s"], tmp_path / "m", options)
+    parts = {name: texts(part, "patient_ids") for name, part in read(tmp_path / "m").items()}
+    # Of 19 records the last four are r15 to r18, the four before r11 to r14; p5 and p7 lie on the borders.
+    assert parts["test"] == {"p7", "p8", "p9"}
+    assert parts["valid"] == {"p5", "p6"}
+    assert parts["train"] == {f"p{i}" for i in range(5)}
+    assert report.num_unused == 1
+    make_store(tmp_path / "t", [100] * 4)
+    with pytest.raises(DataError, match="no record of the stores has a date"):
+        split_stores([tmp_path / "t"], tmp_path / "n", options)
+
+
+@pytest.mark.parametrize("by", ["patient", "record"])
+def test_stratified_splits_give_every_label_its_share(tmp_path: Path, by: str) -> None:
+    labels = [("426783006",)] * 300 + [("426177001",)] * 60 + [("164889003", "426783006")] * 20 + [()] * 20
+    make_store(tmp_path / "s", [10] * 400, labels=labels, leads=("I",))
+    definition = label_definition("cinc2021")
+    options = SplitOptions(segment_sec=0.1, by=by, valid="0.1", test="0.2", stratify=definition, seed=4)
+    split_stores([tmp_path / "s"], tmp_path / "m", options)
+    parts = {name: texts(part, "record_ids") for name, part in read(tmp_path / "m").items()}
+    assert sum(map(len, parts.values())) == 400
+    for first, last in ((0, 300), (300, 360), (360, 380), (380, 400)):
+        members = {f"r{i}" for i in range(first, last)}
+        for name, share in (("valid", 0.1), ("test", 0.2)):
+            # A patient has two records of one kind, so a label may be off by one patient.
+            assert abs(len(parts[name] & members) - share * len(members)) <= 2
+    again = SplitOptions(segment_sec=0.1, by=by, valid="0.1", test="0.2", stratify=definition, seed=5)
+    split_stores([tmp_path / "s"], tmp_path / "n", again)
+    assert texts(read(tmp_path / "n")["valid"], "record_ids") != parts["valid"]

@@ -22,8 +22,9 @@ RANKS = "distributed_training.distributed_world_size=2"
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_ranks_do_the_updates_of_one_process(method, manifest_dir, tmp_path):
-    """Dropout, masks, Gumbel noise and lead masks on; epochs end raggedly (stand-in micro-batches)."""
+    """Dropout, LayerDrop, masks, Gumbel noise, lead masks on; epochs end raggedly (stand-ins)."""
     common = ["optimization.max_epoch=2", "dataset.batch_size=2", "optimization.clip_norm=0.5"]
+    common += ["model.encoder_layerdrop=0.3"]
     one = METHODS[method](manifest_dir, tmp_path / "one", *common, "optimization.update_freq=[4]")
     two = METHODS[method](manifest_dir, tmp_path / "two", *common, "optimization.update_freq=[2]", RANKS)
     assert launch(one)[0] == launch(two)[0] == 0

@@ -207,7 +207,9 @@ def test_a_penalty_without_a_quantizer_takes_the_last_weight() -> None:
     model, batch = tiny(quantize_targets=False).eval(), make_batch()
     output = model(batch.source)
     for weights in ([10.0], [0.1, 10.0]):
-        step = Wav2Vec2Criterion(Wav2Vec2CriterionConfig(loss_weights=weights)).score(output, batch)
+        cfg = Wav2Vec2CriterionConfig(loss_weights=weights, log_keys=["temp"])
+        step = Wav2Vec2Criterion(cfg).score(output, batch)
+        assert "temp" not in step.logs
         torch.testing.assert_close(step.logs["loss_1"][0], 10.0 * output.features_pen * step.sample_size)
         assert "loss_2" not in step.logs
 
@@ -301,10 +303,6 @@ def test_a_criterion_refuses_a_model_that_would_train_nothing() -> None:
         criterion.validate_model(tiny(mask_prob=0.0))
     with pytest.raises(ConfigError, match="not EcgTransformer"):
         criterion.validate_model(EcgTransformer(EcgTransformerConfig.tiny()))
-    with pytest.raises(ConfigError, match="log_keys"):
-        Wav2Vec2Criterion(Wav2Vec2CriterionConfig(log_keys=["temp"])).validate_model(
-            tiny(quantize_targets=False)
-        )
     with pytest.raises(ConfigError, match="apply_mask=false"):
         tiny(apply_mask=False)(make_batch().source)
     criterion.validate_model(tiny())

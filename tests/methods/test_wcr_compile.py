@@ -70,3 +70,27 @@ def test_training_steps_with_drawn_masks_compile_once() -> None:
     assert losses[0] == pytest.approx(losses[2], rel=1e-4)
     assert losses[0] != losses[1]
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.slow
+def test_compiled_dropout_draws_what_eager_code_draws() -> None:
+    """Values and gradients: the backward pass must reuse the forward pass's draw, not make another."""
+    torch.manual_seed(0)
+    cfg = replace(
+        Wav2Vec2Config.tiny(), encoder_layers=1, dropout=0.2, attention_dropout=0.2, dropout_input=0.2
+    )
+    encoder = Wav2Vec2(cfg).train().encoder
+    x, probe = torch.randn(2, 20, 16), torch.randn(2, 20, 16)
+    results = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch._dynamo.reset()
+        for form in (encoder, torch.compile(encoder, fullgraph=True, dynamic=False)):
+            encoder.zero_grad()
+            torch.manual_seed(1)
+            frames = form(x)[0]
+            (frames * probe).sum().backward()
+            results.append([frames.detach(), *(p.grad.clone() for p in encoder.parameters())])
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-4)
+    assert (results[0][0] - encoder.eval()(x)[0]).abs().max() > 0.1

@@ -5,6 +5,8 @@ import json
 import math
 import os
 import signal
+import sys
+import types
 
 import pytest
 import torch
@@ -162,3 +164,53 @@ def test_a_batch_seed_fixes_the_draws():
         draws.append(torch.rand(4))
     assert torch.equal(draws[0], draws[2])
     assert not torch.equal(draws[0], draws[1])
+
+
+def test_the_progress_bar_shows_rates_and_leaves_the_lines(tmp_path, capsys):
+    log = RunLog(CommonConfig(log_format=LogFormat.TQDM), tmp_path)
+    log.begin_epoch(3, 10, 12)
+    log.advance()
+    log.line("train_inner", {"num_updates": 11, "loss": 2.0, "segments_per_sec": 1234.0})
+    log.line("valid", {"num_updates": 11, "loss": 2.5})
+    log.close()
+    shown = capsys.readouterr().err
+    assert "epoch 3" in shown
+    assert "11/12" in shown
+    assert "segments_per_sec=1234" in shown
+    assert "valid | num_updates 11 | loss 2.5" in shown
+    assert (tmp_path / "train_inner.csv").read_text().startswith("num_updates,loss,segments_per_sec\n")
+
+
+def test_no_progress_bar_means_plain_lines(tmp_path):
+    log = RunLog(CommonConfig(log_format=LogFormat.TQDM, no_progress_bar=True), tmp_path)
+    log.close()
+    assert log.format is LogFormat.SIMPLE
+
+
+def test_wandb_gets_every_line(tmp_path, monkeypatch):
+    calls = []
+    fake = types.SimpleNamespace(
+        init=lambda **options: calls.append(options) or fake,
+        log=calls.append,
+        finish=lambda: calls.append("finished"),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setenv("WANDB_NAME", "a name")
+    log = RunLog(CommonConfig(log_format=LogFormat.NONE, wandb_project="p", wandb_entity="e"), tmp_path)
+    log.line("train", {"loss": 1.0})
+    log.close()
+    assert calls == [
+        {"project": "p", "entity": "e", "name": "a name", "dir": str(tmp_path)},
+        {"train/loss": 1.0},
+        "finished",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "module"),
+    [("wandb_project", "wandb"), ("tensorboard_logdir", "torch.utils.tensorboard")],
+)
+def test_an_absent_tracker_is_one_clear_error(tmp_path, monkeypatch, option, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=rf"{option} needs .*pip install 'fairseq-ecg\[track\]'"):
+        RunLog(CommonConfig(log_format=LogFormat.NONE, **{option: "somewhere"}), tmp_path)

@@ -143,7 +143,7 @@ def test_other_matlab_files_say_what_is_missing(shared, tmp_path):
 
 def test_unknown_and_absent_files_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"no known kind of ECG file; known: \.hea"):
-        read_record(tmp_path / "r.edf")
+        read_record(tmp_path / "r.bdf")
     with pytest.raises(DataError, match="no such file"):
         read_record(tmp_path / "r.npy", **GIVEN)
     np.save(tmp_path / "r.npy", SIGNAL)

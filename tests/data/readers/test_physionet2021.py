@@ -3,10 +3,12 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fairseq_ecg.data.readers.physionet2021 import PhysioNet2021, PhysioNet2021Config, database_of
 from fairseq_ecg.errors import ConfigError, DataError
+from tests.data.wfdb_files import samples, write_record
 
 
 def touch(root: Path, *names: str) -> None:
@@ -30,6 +32,11 @@ def touch(root: Path, *names: str) -> None:
         ("JS10647", "ningbo"),
         ("00001_hr", "physionet2021"),
         ("XX1", "physionet2021"),
+        ("WFDBRecords/01/010/JS00001", "chapman_shaoxing"),
+        ("WFDBRecords/46/460/JS45551", "ningbo"),
+        ("WFDB_Ga/E1", "georgia"),
+        ("Training_2/x", "cpsc_2018_extra"),
+        ("ICBEB2018/x", "cpsc_2018"),
     ],
 )
 def test_the_database_is_told_by_the_folder_or_else_by_the_name(tmp_path, place, database):
@@ -68,3 +75,32 @@ def test_real_records_are_all_found_under_their_databases(shared):
         expected = {row["record"]: names[row["source_db"]] for row in csv.DictReader(file)}
     assert {item.record_id: item.source for item in items} == expected
     assert items[0].read().source == items[0].source
+
+
+def test_the_groups_of_the_release_are_folds(tmp_path):
+    write_record(tmp_path / "cpsc_2018/g1", "A0001")
+    write_record(tmp_path / "cpsc_2018/g7", "A6001")
+    write_record(tmp_path / "WFDBRecords/01/010", "JS00001")
+    items = PhysioNet2021(PhysioNet2021Config()).records(tmp_path)
+    assert {item.record_id: item.read().fold for item in items} == {
+        "JS00001": "",
+        "A0001": "g1",
+        "A6001": "g7",
+    }
+
+
+def test_a_gain_of_the_early_headers_is_noted_and_may_be_replaced(tmp_path):
+    digital = samples(seed=3)
+    write_record(tmp_path, "HR00001", digital, gain="200/mV")
+    write_record(tmp_path, "JS00001", digital, gain="200/mV")  # nothing is known against it
+    plain = {item.record_id: item.read() for item in PhysioNet2021(PhysioNet2021Config()).records(tmp_path)}
+    assert plain["HR00001"].notes == (
+        "gain 200/mV: ptb-xl has 1000/mV in release 1.0.3, early headers of 2020 are wrong: --gain 1000",
+    )
+    assert plain["JS00001"].notes == ()
+    np.testing.assert_array_equal(plain["HR00001"].signal, digital / np.float32(200))
+    told = next(PhysioNet2021(PhysioNet2021Config(gain=1000)).records(tmp_path)).read()
+    np.testing.assert_array_equal(told.signal, digital / np.float32(1000))
+    assert told.notes == ("gain 200/mV of the header replaced by 1000/mV",)
+    with pytest.raises(ConfigError, match="gain=0: ADC units per mV, more than 0"):
+        PhysioNet2021Config(gain=0)
