@@ -1,6 +1,6 @@
 """Speed of ``prepare`` against a loop of wfdb.rdrecord and scipy.io.savemat, in interleaved pairs, per core.
 
-    python tools/bench_prepare.py [--records 1200] [--pairs 7] [--workers 1,2]
+    python tools/bench_prepare.py [--records 2400] [--pairs 7] [--workers 1,2]
 
 Synthetic 12-lead, 10 s, 500 Hz WFDB records are written once. Both sides then run in this one process on
 files in the page cache: ours makes a whole store, checksums, statistics, quality table and page and the syncs
@@ -53,7 +53,7 @@ class Seconds(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Print both sides, their ratio and the extrapolation; exit 1 when a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--records", type=int, default=1200)
+    parser.add_argument("--records", type=int, default=2400)
     parser.add_argument("--pairs", type=int, default=7, help="interleaved pairs, at least 7")
     parser.add_argument("--work-dir", type=Path, help="folder for the records (default: a temporary one)")
     parser.add_argument("--workers", default="", help="also time whole runs with these numbers of processes")

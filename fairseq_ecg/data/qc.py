@@ -42,7 +42,7 @@ CLIPPED_SEC = 0.02
 CLIPPED_MV = 0.5
 """... this far or farther from the lead's mean. Half the width of a T wave's rounded top is under 15 ms."""
 
-_RATE_LEADS = ("II", "V2", "V5")
+_RATE_LEADS = ("II", "V5")
 _RATE_HZ = 50
 _RATE_SEC = 30.0
 _BEATS_PER_MINUTE = (30.0, 220.0)
@@ -197,14 +197,14 @@ def _longest_run(chosen: NDArray[np.bool_]) -> int:
 
 
 def heart_rate(signal: NDArray[np.float32], leads: Sequence[str], sampling_rate: int) -> float:
-    """Beats per minute by autocorrelation of the slope's size in up to three leads; NaN without a rhythm.
+    """Beats per minute by autocorrelation of the slope's size in up to two leads; NaN without a rhythm.
 
     A rough figure for a histogram, of the first half minute; no detector of beats.
 
     Shape:
         signal: (L, T), mV, without NaN.
     """
-    rows = [row for row, lead in enumerate(leads) if lead in _RATE_LEADS] or list(range(min(3, len(leads))))
+    rows = [row for row, lead in enumerate(leads) if lead in _RATE_LEADS] or list(range(min(2, len(leads))))
     step = max(1, round(sampling_rate / _RATE_HZ))
     length = min(signal.shape[1], int(_RATE_SEC * sampling_rate)) // step
     rate = sampling_rate / step
@@ -219,10 +219,11 @@ def heart_rate(signal: NDArray[np.float32], leads: Sequence[str], sampling_rate:
     # Smoothed over 0.1 s, so that a period between two lags is not lost to one of twice the length.
     slope = np.convolve(slope, _SMOOTHING, mode="same")
     slope -= slope.mean()
-    spectrum = np.fft.rfft(slope, 1 << (2 * len(slope) - 1).bit_length())
-    correlation = np.fft.irfft(spectrum.real**2 + spectrum.imag**2)[: len(slope)]
-    correlation /= np.arange(len(slope), 0, -1)
-    lags = correlation[: min(longest + 2, 3 * len(slope) // 4)]
+    num_lags = min(longest + 2, 3 * len(slope) // 4)
+    # Zeros for the lags that are looked at keep the end of the slope from meeting its beginning.
+    spectrum = np.fft.rfft(slope, -(-(len(slope) + num_lags) // 64) * 64)
+    lags = np.fft.irfft(spectrum.real**2 + spectrum.imag**2)[:num_lags]
+    lags /= np.arange(len(slope), len(slope) - num_lags, -1)
     inner = lags[1:-1]
     peaks = np.flatnonzero((inner >= lags[:-2]) & (inner > lags[2:])) + 1
     peaks = peaks[peaks >= shortest]
