@@ -40,11 +40,11 @@ def histogram(title: str, bars: Sequence[Bar]) -> str:
     """Vertical bars over a base line, the highest one with its count."""
     width, height, base = 520.0, 190.0, 160.0
     highest = max((bar.count for bar in bars), default=0)
-    slot = (width - 10) / max(1, len(bars))
+    slot = (width - 32) / max(1, len(bars))
     thickness = min(slot - 2, 46.0)
     parts = []
     for number, bar in enumerate(bars):
-        middle = 5 + (number + 0.5) * slot
+        middle = 16 + (number + 0.5) * slot
         size = 132.0 * bar.count / highest if highest else 0.0
         if bar.count:
             size = max(size, 1.5)

@@ -57,7 +57,7 @@ td.count, th.count { text-align: right; white-space: nowrap; padding-right: 14px
 td.example { color: var(--soft); overflow-wrap: anywhere; }
 .heat { table-layout: fixed; }
 .heat td { text-align: center; padding: 5px 4px; border: 2px solid var(--card); border-radius: 4px; }
-.heat th { text-align: center; border: 0; padding: 4px; }
+.heat th { text-align: center; vertical-align: middle; border: 0; padding: 4px; }
 .heat th:first-child { text-align: left; }
 .zero { color: #b9bcc0; }
 svg { display: block; width: 100%; height: auto; }
