@@ -176,16 +176,17 @@ def clipped_rows(signal: NDArray[np.float32], extremes: Extremes, sampling_rate:
     run = max(3, math.ceil(CLIPPED_SEC * sampling_rate))
     if signal.shape[1] < run:
         return np.zeros(len(signal), np.bool_)
-    # A run that long holds a sample of each of two interleaved combs: few leads need a closer look.
-    combs = np.ascontiguousarray(signal[:, ::run]), np.ascontiguousarray(signal[:, run // 2 :: run])
-    level = combs[0].mean(axis=1)
+    # A run that long holds two neighbours of this comb: few leads need a closer look.
+    comb = np.ascontiguousarray(signal[:, :: run // 2])
+    stands = (
+        np.maximum(comb[:, :-1], comb[:, 1:]).min(axis=1) == extremes.lowest,
+        np.minimum(comb[:, :-1], comb[:, 1:]).max(axis=1) == extremes.highest,
+    )
     clipped = np.zeros(len(signal), np.bool_)
-    for extreme, reduce in ((extremes.lowest, np.min), (extremes.highest, np.max)):
-        suspect = np.abs(extreme - level) >= CLIPPED_MV
-        for comb in combs:
-            suspect &= reduce(comb, axis=1) == extreme
+    for extreme, suspect in zip(extremes, stands, strict=True):
         for row in np.flatnonzero(suspect):
-            clipped[row] |= _longest_run(signal[row] == extreme[row]) >= run
+            if abs(float(extreme[row]) - float(signal[row].mean(dtype=np.float64))) >= CLIPPED_MV:
+                clipped[row] |= _longest_run(signal[row] == extreme[row]) >= run
     return clipped
 
 
@@ -210,8 +211,11 @@ def heart_rate(signal: NDArray[np.float32], leads: Sequence[str], sampling_rate:
     if length < 2 * shortest or length < 3:
         return math.nan
     # A product with ones adds up runs of samples faster than a sum over a short axis does.
-    pooled = signal[rows, : length * step].reshape(-1, step) @ np.ones(step, np.float32)
-    slope = np.abs(np.diff(pooled.reshape(len(rows), length), axis=1)).sum(axis=0)
+    ones = np.ones(step, np.float32)
+    slope = np.zeros(length - 1, np.float32)
+    for row in rows:
+        pooled = signal[row, : length * step].reshape(length, step) @ ones
+        slope += np.abs(pooled[1:] - pooled[:-1])
     slope -= slope.mean()
     spectrum = np.fft.rfft(slope, 1 << (2 * len(slope) - 1).bit_length())
     correlation = np.fft.irfft(spectrum.real**2 + spectrum.imag**2)[: len(slope)]

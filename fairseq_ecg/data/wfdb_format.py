@@ -242,6 +242,10 @@ def read_digital(path: Path | str) -> tuple[NDArray[np.int16], Header]:
             samples do not fit int16 or need several segments (``read_physical`` reads those).
     """
     header = read_header(path)
+    return _digital(header), header
+
+
+def _digital(header: Header) -> NDArray[np.int16]:
     if header.segments:
         raise DataError(
             f"{header.path}: a record of {len(header.segments)} segments has no one digital scale"
@@ -251,7 +255,7 @@ def read_digital(path: Path | str) -> tuple[NDArray[np.int16], Header]:
     plain = all([signal.storage[:3] == ("16", 1, 0) for signal in header.signals])
     digital = _read_format_16(header) if plain else _read_other(header)
     _verify(digital, header)
-    return digital, header
+    return digital
 
 
 def read_physical(path: Path | str) -> tuple[NDArray[np.float32], Header]:
@@ -268,8 +272,7 @@ def read_physical(path: Path | str) -> tuple[NDArray[np.float32], Header]:
             for unit, name in zip(record.units, record.sig_name, strict=True)
         )
         return np.ascontiguousarray(record.p_signal.T, np.float32), header._replace(signals=signals)
-    digital, header = read_digital(path)
-    return to_physical(digital, header), header
+    return to_physical(_digital(header), header), header
 
 
 def to_physical(digital: NDArray[np.int16], header: Header) -> NDArray[np.float32]:
