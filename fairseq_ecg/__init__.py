@@ -17,6 +17,8 @@ _PUBLIC = {
     "InputContract": "fairseq_ecg.contracts",
     "Record": "fairseq_ecg.contracts",
     "StepOutput": "fairseq_ecg.contracts",
+    "ECGClassifier": "fairseq_ecg.evaluate.estimators",
+    "ECGEmbedder": "fairseq_ecg.evaluate.estimators",
     "create_model": "fairseq_ecg.infer.load",
     "load_encoder": "fairseq_ecg.infer.load",
     "read_record": "fairseq_ecg.data.readers.any_file",

@@ -6,6 +6,7 @@ the reference pages and the commented YAML are made from these.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import StrEnum
 from typing import Any
@@ -77,6 +78,9 @@ class CommonEvalConfig:
     extract: list[str] | None = None
     """Arrays to write: output, encoder_out, saliency."""
     results_path: str | None = None
+    """Folder of the arrays; it is made."""
+    overwrite: bool = False
+    """Replace arrays that are there."""
 
 
 class Backend(StrEnum):
@@ -172,6 +176,8 @@ class OptimizationConfig:
     def __post_init__(self) -> None:
         if not self.lr:
             raise ConfigError("optimization.lr is empty; give at least one rate, e.g. optimization.lr=[5e-5]")
+        if not all(0.0 <= rate < math.inf for rate in self.lr):
+            raise ConfigError(f"optimization.lr={self.lr}: rates from 0, e.g. optimization.lr=[5e-5]")
         if not self.update_freq or min(self.update_freq) < 1:
             raise ConfigError(f"optimization.update_freq={self.update_freq}: one or more positive counts")
 

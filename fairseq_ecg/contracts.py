@@ -6,7 +6,7 @@ Shapes use B batch, L lead, T time. Amplitudes are millivolts unless a field say
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol, Self
 
@@ -208,7 +208,15 @@ class Metric(Protocol):
     Each rank feeds ``update`` with its batches; the ``state`` of all ranks are merged before ``compute``.
     """
 
-    def update(self, outputs: Mapping[str, Tensor]) -> None: ...
+    def check_labels(self, codes: Sequence[Collection[str]]) -> None:
+        """Refuse, at start-up, labels this cannot measure.
+
+        Args:
+            codes: codes of every label, in the order of the columns; empty where the data do not tell them.
+        """
+
+    def update(self, outputs: Mapping[str, Tensor]) -> None:
+        """Add a batch, or the rows [0:0] of one."""
 
     def state(self) -> dict[str, Tensor]:
         """CPU tensors; a merge concatenates them along axis 0 (sums are kept as one row)."""

@@ -11,12 +11,17 @@ from fairseq_ecg.config import CheckpointConfig, Choice
 from fairseq_ecg.contracts import STANDARD_LEADS, InputContract, Record
 from fairseq_ecg.data.manifest import write_manifest
 from fairseq_ecg.data.store import StoreWriter
+from fairseq_ecg.models.classifier import EcgTransformerClassifier, EcgTransformerClassifierConfig
 from fairseq_ecg.models.ecg_transformer import EcgTransformer, EcgTransformerConfig
 
 RATE = 100
 NUM_SAMPLES = 200
 CODES = ("164889003", "164890007", "426783006")
 """Atrial fibrillation, atrial flutter, sinus rhythm."""
+NOT_SCORED = "106068003"
+"""Atrial rhythm: a diagnosis, but no class of the challenges."""
+
+_NAMES = {EcgTransformer: "ecg_transformer", EcgTransformerClassifier: "ecg_transformer_classifier"}
 
 CONTRACT = InputContract(sampling_rate=RATE, num_samples=NUM_SAMPLES)
 
@@ -27,8 +32,25 @@ def make_model(seed: int = 0, **options: object) -> EcgTransformer:
     return EcgTransformer(EcgTransformerConfig(**{**vars(tiny), **options})).eval()
 
 
+def make_classifier(seed: int = 0, num_labels: int = 3) -> EcgTransformerClassifier:
+    """A classifier whose head has weights large enough to say something."""
+    torch.manual_seed(seed)
+    tiny = vars(EcgTransformerClassifierConfig.tiny())
+    model = EcgTransformerClassifier(
+        EcgTransformerClassifierConfig(**{**tiny, "num_labels": num_labels})
+    ).eval()
+    with torch.no_grad():
+        model.proj.weight *= 4
+    return model
+
+
 def save_checkpoint(
-    folder: Path, model: EcgTransformer, *, sources: tuple[str, ...] = (), contract: InputContract = CONTRACT
+    folder: Path,
+    model: EcgTransformer | EcgTransformerClassifier,
+    *,
+    sources: tuple[str, ...] = (),
+    contract: InputContract = CONTRACT,
+    label_names: tuple[str, ...] = (),
 ) -> Path:
     """Write a run folder with one checkpoint; returns the run folder."""
     from fairseq_ecg.trainer.checkpoint import CheckpointFolder
@@ -36,9 +58,9 @@ def save_checkpoint(
     checkpoints = CheckpointFolder(CheckpointConfig(save_dir=str(folder)))
     checkpoints.prepare()
     config = {
-        "model": Choice("ecg_transformer", model.cfg).to_dict(),
+        "model": Choice(_NAMES[type(model)], model.cfg).to_dict(),
         "contract": contract.to_dict(),
-        "label_names": [],
+        "label_names": list(label_names),
         "thresholds": None,
         "sources": list(sources),
         "task": {"_name": "ecg_pretraining", "data": str(folder.parent / "manifests")},
@@ -82,7 +104,14 @@ def make_manifests(
                     ),
                     leads=STANDARD_LEADS,
                     sampling_rate=RATE,
-                    labels=tuple(code for code, on in zip(CODES, present, strict=True) if on),
+<<<<<<< HEAD
+                    # A record without any code would count as unlabelled; nobody scores this one (LVH).
+                    labels=tuple(code for code, on in zip(CODES, present, strict=True) if on)
+                    or ("55827005",),
+=======
+                    labels=tuple(code for code, on in zip(CODES, present, strict=True) if on)
+                    or (NOT_SCORED,),
+>>>>>>> main
                 )
                 idx = writer.add(record, leads_present=STANDARD_LEADS)
                 for segment in range(len(time) // NUM_SAMPLES):

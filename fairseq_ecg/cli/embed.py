@@ -33,7 +33,9 @@ def parser() -> CommandParser:
     parser.add_argument("--unit", metavar="mV", help="of files that do not say it")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="segments at once (64)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
-    parser.add_argument("--user-dir", type=Path, metavar="PATH", help="folder or file with your components")
+    parser.add_argument(
+        "--user-dir", type=Path, metavar="PATH", help="folder or file with components the checkpoint needs"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.npz")
     return parser
 
@@ -45,12 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from dataclasses import replace
 
     from fairseq_ecg.errors import ConfigError, DataError
-    from fairseq_ecg.infer.embed import embed, write_rejected
+    from fairseq_ecg.infer.embed import check_writable, embed, write_rejected
     from fairseq_ecg.infer.inputs import FileOptions, find_inputs
     from fairseq_ecg.infer.load import load_encoder, pick_device
-    from fairseq_ecg.plugins import load_all
 
-    load_all(args.user_dir)
     out: Path = args.out
     if out.suffix != ".npz":
         raise ConfigError(f"{out}: the last argument is the file to write and ends with .npz")
@@ -60,12 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise DataError(f"{path} exists; choose another name, or replace it with --overwrite")
     if not out.parent.is_dir():
         raise DataError(f"{out.parent} is not a folder; make it first")
+    check_writable(out)
     if args.batch_size < 1:
         raise ConfigError(f"--batch-size {args.batch_size}: must be at least 1")
     leads = tuple(args.leads.split(",")) if args.leads else None
     options = FileOptions(sampling_rate=args.sampling_rate, leads=leads, unit=args.unit)
     inputs = [item for path in args.inputs for item in find_inputs(Path(path), options)]
-    encoder = replace(load_encoder(args.checkpoint, args.format), batch_size=args.batch_size)
+    encoder = replace(
+        load_encoder(args.checkpoint, args.format, user_dir=args.user_dir), batch_size=args.batch_size
+    )
     embeddings = embed(encoder.to(pick_device(args.device)), inputs, skip_bad=True)
     embeddings.save(out)
     print(f"{out}: {len(embeddings)} records, {embeddings.embedding.shape[1]} dimensions")

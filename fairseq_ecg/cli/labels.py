@@ -57,7 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{name}: {count.num_records} records, {count.num_unlabelled} without any label of the definition"
         )
     used = counts.get("train", counts["all"])
-    if absent := [name for name, number in zip(definition.names, used.positive, strict=True) if not number]:
+    if counts["all"].num_unlabelled == counts["all"].num_records:
+        print(
+            f"warning: {options.definition} says nothing of any record; their codes are others, "
+            f"e.g. {next(filter(None, records.texts('labels')), '(none)')}"
+        )
+    elif absent := [name for name, number in zip(definition.names, used.positive, strict=True) if not number]:
         print(f"warning: no positive record to weigh, 1 is written for: {', '.join(absent)}")
     if records.was_renumbered and options.manifest is None:
         print("warning: idx of the stores overlap and were numbered anew; give --manifest to match manifests")

@@ -76,6 +76,9 @@ def run(command: str, argv: list[str], *, prog: str) -> int:
     except FairseqEcgError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
+    except FloatingPointError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130

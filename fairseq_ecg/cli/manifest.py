@@ -199,7 +199,10 @@ def _finish(parser: argparse.ArgumentParser, run: Any) -> None:
 
 
 def _seconds(text: str) -> float | None:
-    return None if text == "all" else float(text)
+    try:
+        return None if text == "all" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seconds nor 'all'") from None
 
 
 def _names(text: str) -> list[str]:

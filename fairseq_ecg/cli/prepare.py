@@ -93,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     segments = f" --segment-sec {contract.segment_sec}" if contract else ""
     print(f"next: fairseq-ecg manifest split {options.store_dir} MANIFEST_DIR{segments}")
-    if contract and contract.normalisation != "none":
-        print(f"train with: task.normalisation={contract.normalisation}")
+    if contract and contract.task_overrides:
+        print(f"train with: {' '.join(contract.task_overrides)}")
     return 0
 
 

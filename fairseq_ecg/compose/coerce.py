@@ -7,6 +7,7 @@ The one place that knows of scalars given for lists, ``(0.9, 0.98)`` as text, ``
 from __future__ import annotations
 
 import ast
+import math
 import types
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -138,9 +139,12 @@ def _to_float(value: Any, expected: str = "a number") -> float:
     if isinstance(value, bool | list | tuple | Mapping):
         raise Mismatch(expected)
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         raise Mismatch(expected) from None
+    if math.isnan(number):
+        raise Mismatch(expected)
+    return number
 
 
 def _to_str(value: Any) -> str:

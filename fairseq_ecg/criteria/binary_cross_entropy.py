@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_ecg.contracts import Batch, StepOutput
-from fairseq_ecg.errors import ConfigError
+from fairseq_ecg.errors import ConfigError, DataError
 from fairseq_ecg.registry import register_criterion
 
 
@@ -58,8 +59,9 @@ class BinaryCrossEntropyWithLogitsConfig:
             raise ConfigError(f"criterion.auc_average={self.auc_average!r}: macro or micro")
         for name in ("weight", "pos_weight"):
             values = getattr(self, name)
-            if values is not None and any(value < 0 for value in values):
-                raise ConfigError(f"criterion.{name} has the negative entry {min(values)}")
+            for value in values or ():
+                if not 0.0 <= value < math.inf:
+                    raise ConfigError(f"criterion.{name} has the entry {value}; needed are numbers from 0")
 
 
 @register_criterion("binary_cross_entropy_with_logits", config=BinaryCrossEntropyWithLogitsConfig)
@@ -101,20 +103,26 @@ class BinaryCrossEntropyWithLogits(nn.Module):
         return chosen
 
     def forward(self, model: nn.Module, batch: Batch) -> StepOutput:
-        assert batch.target is not None, "the task gives every batch a target"
         output = model(batch.source, batch.padding_mask)
+        # Without labels, as when only outputs are wanted, every entry is unlabelled and the loss is empty.
+        target = torch.full_like(output.logits, torch.nan) if batch.target is None else batch.target
+        if output.logits.shape != target.shape:
+            raise DataError(
+                f"a batch has labels of shape {tuple(target.shape)}, the model answers "
+                f"{tuple(output.logits.shape)}; every segment needs model.num_labels labels"
+            )
         weight, pos_weight = (
             None if values is None else values.to(batch.source.device)
             for values in (self.weight, self.pos_weight)
         )
         with torch.autocast(batch.source.device.type, enabled=False):
             loss, count = masked_binary_cross_entropy(
-                output.logits, batch.target, weight=weight, pos_weight=pos_weight
+                output.logits, target, weight=weight, pos_weight=pos_weight
             )
         size = count.float()
         outputs = {
             "logits": output.logits.detach(),
-            "target": batch.target,
+            "target": target,
             "encoder_out": output.encoder.frames.detach(),
         }
         for name in ("padding_mask", "saliency"):

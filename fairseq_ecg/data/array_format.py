@@ -160,7 +160,9 @@ def _read_npy(path: Path) -> Numbers:
             _check_npy_header(file, path)
             file.seek(0)
             signal = np.load(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError, TypeError, MemoryError, SyntaxError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # the header is Python's own syntax, with every way to get that wrong
         raise DataError(f"{path}: not a readable .npy of numbers: {one_line(error)}") from None
     if not isinstance(signal, np.ndarray) or signal.dtype.kind not in "iuf":
         raise DataError(f"{path}: dtype {getattr(signal, 'dtype', 'of an archive')} is not a number")

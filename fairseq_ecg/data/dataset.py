@@ -78,6 +78,13 @@ class ManifestDataset(Dataset[Batch]):
         return self.manifest.num_rows
 
     @property
+    def has_labels(self) -> bool:
+        """False when the label array is known to name no label of any segment."""
+        if self._target is None or self._target.ndim != 2 or self.manifest.is_legacy:
+            return True  # files are not opened to see
+        return not bool(np.isnan(self._target[self.manifest.idx]).all())
+
+    @property
     def sampling_rate(self) -> int:
         """Hz of all segments."""
         return self.segments.sampling_rate

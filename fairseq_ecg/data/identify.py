@@ -92,13 +92,14 @@ def identify(
     sources, patients = records.texts("source"), records.group("patient")
     keys = [f"{source}\t{patient}" for source, patient in zip(sources, patients, strict=True)]
     is_held = records.store >= len(store_dirs)
-    units = _units(records, keys, count, options.between, is_held if evaluate else None)
+    signals = _signals(records)
+    units = _units(records, keys, count, options.between, signals, is_held if evaluate else None)
     held = _held_out(units, options, is_all=bool(evaluate))
     pairs = {key: units[key][:2] for key in held}
     report = IdentifyReport(num_valid_patients=len(pairs))
     if evaluate:
         report.num_single = len({keys[row] for row in np.flatnonzero(is_held)}) - len(units)
-    train = _training_rows(records, keys, is_held, pairs, options, count, report)
+    train = _training_rows(records, keys, is_held, pairs, options, count, signals, report)
     if not len(train):
         raise DataError("no patient is left to train on; choose a smaller --valid or other stores")
     if options.valid > 0 and not pairs:
@@ -134,18 +135,32 @@ def _units(
     keys: Sequence[str],
     count: NDArray[np.int64],
     between: str,
+    signals: Sequence[tuple[int, int]],
     among: NDArray[np.bool_] | None,
 ) -> dict[str, list[_Unit]]:
-    """Patient -> (record's row, segment) of two or more candidates, oldest first; others are left out."""
+    """Patient -> (record's row, segment) of two or more candidates, oldest first; others are left out.
+
+    A record with the samples of an earlier one is no candidate: as a probe it would be found for certain.
+    """
     dates, names = records.texts("date"), records.texts("record_id")
     rows = [row for row in np.flatnonzero(count > 0).tolist() if among is None or among[row]]
     found: dict[str, list[_Unit]] = {}
+    seen: set[tuple[str, tuple[int, int]]] = set()
     for row in sorted(rows, key=lambda row: (dates[row], names[row])):
+        if (keys[row], signals[row]) in seen:
+            continue
+        seen.add((keys[row], signals[row]))
         own = found.setdefault(keys[row], [])
         own.extend(
             (row, segment) for segment in range(2 if between == "segments" else 1) if segment < count[row]
         )
     return {key: units for key, units in found.items() if len(units) > 1}
+
+
+def _signals(records: StoreRecords) -> list[tuple[int, int]]:
+    """Length and checksum of every record's samples: the same for records that are copies."""
+    sums = np.concatenate([store.index.crc32 for store in records.stores])
+    return list(zip(records.num_samples.tolist(), sums.tolist(), strict=True))
 
 
 def _held_out(units: dict[str, list[_Unit]], options: IdentifyOptions, *, is_all: bool) -> list[str]:
@@ -162,6 +177,7 @@ def _training_rows(
     pairs: dict[str, list[_Unit]],
     options: IdentifyOptions,
     count: NDArray[np.int64],
+    signals: Sequence[tuple[int, int]],
     report: IdentifyReport,
 ) -> NDArray[np.int64]:
     """Records to train on: no patient and no signal of gallery or probe among them."""
@@ -169,18 +185,12 @@ def _training_rows(
     for name in options.exclude:
         if name not in sources:
             raise ConfigError(f"--exclude {name}: no such source; {nearest(name, sources)}")
-    signal = [
-        (int(samples), int(crc))
-        for samples, crc in zip(
-            records.num_samples, np.concatenate([store.index.crc32 for store in records.stores]), strict=True
-        )
-    ]
-    seen = {signal[row] for units in pairs.values() for row, _ in units}
+    seen = {signals[row] for units in pairs.values() for row, _ in units}
     rows = []
     for row in np.flatnonzero((count > 0) & ~is_held).tolist():
         if sources[row] in options.exclude:
             continue
-        if keys[row] in pairs or signal[row] in seen:
+        if keys[row] in pairs or signals[row] in seen:
             # A held-out patient's other records are unused; what is of another patient's name is a duplicate.
             report.num_shared += 1
             continue

@@ -66,15 +66,21 @@ class LabelDefinition:
         return len(self.names)
 
     def multi_hot(self, codes_of_records: Iterable[Sequence[str]]) -> NDArray[np.float32]:
-        """(N, K) float32: 1 where a record has a code of the class; codes of no class are ignored."""
+        """(N, K) float32: 1 where a record has a code of the class, 0 where it has none of them.
+
+        A record with codes of no class at all is negative for every class. A record without any code was not
+        diagnosed: it is unlabelled, its row is NaN.
+        """
         columns: dict[str, list[int]] = {}
         for column, codes in enumerate(self.codes):
             for code in codes:
                 columns.setdefault(code, []).append(column)
-        rows = [[column for code in codes for column in columns.get(code, ())] for codes in codes_of_records]
-        target = np.zeros((len(rows), len(self)), np.float32)
-        for row, present in zip(target, rows, strict=True):
-            row[present] = 1
+        records = list(codes_of_records)
+        target = np.zeros((len(records), len(self)), np.float32)
+        for row, codes in zip(target, records, strict=True):
+            row[[column for code in codes for column in columns.get(code, ())]] = 1
+            if not codes:
+                row[:] = np.nan
         return target
 
     def target(self, codes_of_records: Iterable[Sequence[str]]) -> NDArray[np.float32]:
@@ -150,6 +156,36 @@ def label_definition(name_or_path: str | Path) -> LabelDefinition:
             return _parse(str(path), file)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a readable table: {error}") from None
+
+
+def read_label_array(path: Path) -> NDArray[np.float32]:
+    """A label array such as ``y.npy``: (R, K), row = ``idx`` of the manifests, NaN = unlabelled.
+
+    Raises:
+        DataError: it cannot be read, is not two-dimensional, or holds what is neither a label from 0 to 1 nor
+            NaN.
+    """
+    again = "make it again: fairseq-ecg manifest split ... --labels NAME"
+    if not path.is_file():
+        raise DataError(f"label file {path} does not exist; {again}")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        # numpy offers to unpickle what it does not know, which is no remedy.
+        reason = "it is no .npy file" if "pickle" in str(error) else str(error)
+        raise DataError(f"label file {path} is not a readable label array: {reason}; {again}") from None
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fbiu":
+        found = f"shape {array.shape} of {array.dtype}" if isinstance(array, np.ndarray) else "several arrays"
+        raise DataError(f"label file {path} has {found}; needed are numbers of shape (idx, label); {again}")
+    with np.errstate(invalid="ignore"):
+        wrong = np.argwhere((array < 0) | (array > 1))
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        raise DataError(
+            f"label file {path}, row {row}, label {column}: {array[row, column]} is no label; "
+            "needed are 0, 1, a probability between them, or NaN for unlabelled"
+        )
+    return array.astype(np.float32)
 
 
 def _parse(path: str, file: Iterable[str]) -> LabelDefinition:

@@ -36,7 +36,12 @@ def read_legacy_manifest(path: Path) -> dict[str, Any]:
     Raises:
         DataError: a line that fits none of the three forms.
     """
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error}; it is damaged or no manifest") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
     root = path.parent / (lines[0].strip() if lines else "")
     is_paired = len(lines) > 1 and "\t" not in lines[1].strip() and lines[1].strip() != ""
     rows: list[_Row] = []
@@ -49,18 +54,18 @@ def read_legacy_manifest(path: Path) -> dict[str, Any]:
         try:
             if is_paired:
                 stem, num_samples, _, members = fields
-                indices = [int(text) for text in members.split(",")]
+                indices = [_number(text) for text in members.split(",")]
                 first = len(rows)
                 rows += [
-                    _Row(f"{stem}_{i}.{lines[1].strip().lstrip('.')}", int(num_samples), stem, i)
+                    _Row(f"{stem}_{i}.{lines[1].strip().lstrip('.')}", _number(num_samples), stem, i)
                     for i in indices
                 ]
                 # An odd number of segments leaves the last one without a partner.
                 pairs += [(first + k, first + k + 1) for k in range(0, len(indices) - 1, 2)]
             else:
                 has_label = has_label or len(fields) > 2
-                label = int(fields[2]) if has_label else 0
-                rows.append(_Row(fields[0], int(fields[1]), *_record_and_segment(fields[0]), label))
+                label = _number(fields[2]) if has_label else 0
+                rows.append(_Row(fields[0], _number(fields[1]), *_record_and_segment(fields[0]), label))
         except (ValueError, IndexError):
             wanted = "stem, num_samples, lead, i,j" if is_paired else "path, num_samples"
             raise DataError(
@@ -87,11 +92,24 @@ def read_legacy_manifest(path: Path) -> dict[str, Any]:
     )
 
 
+def _number(text: str) -> int:
+    """A whole number that an array can hold.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value = int(text)
+    if not 0 <= value < 2**53:
+        raise ValueError(f"{value} is out of range")
+    return value
+
+
 def _record_and_segment(file: str) -> tuple[str, int]:
     """``a/record_3.mat`` -> (``a/record``, 3); a name without a number is a record of one segment."""
     stem = file.rsplit(".", 1)[0]
     record, mark, number = stem.rpartition("_")
-    return (record, int(number)) if mark and number.isdigit() else (stem, 0)
+    is_number = number.isascii() and number.isdigit() and len(number) < 10
+    return (record, int(number)) if mark and is_number else (stem, 0)
 
 
 @dataclass(frozen=True)

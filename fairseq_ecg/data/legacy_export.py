@@ -61,7 +61,10 @@ def write_pairs(
             f"{manifest.path}: no record has two segments; make it with shorter segments "
             "(fairseq-ecg manifest split ... --segment-sec)"
         )
-    out_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out_dir} cannot be made: {error.strerror}; choose another folder") from error
     if manifest.is_legacy:
         root, extension, num_files = manifest.root.resolve(), _extension(manifest), 0
         stems = dict(enumerate(manifest.record_ids.values()))

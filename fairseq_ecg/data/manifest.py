@@ -148,6 +148,7 @@ class Manifest:
                 f"{self.path}, line {self.line(row)}: segment {self.segment[row]} of record "
                 f"{self.record_ids[row]!r} appears twice; remove one row"
             )
+        self._check_paths()
         for column in (self.stores, self.files):
             if column is not None and not allow_outside:
                 self._check_inside(column)
@@ -159,6 +160,15 @@ class Manifest:
     def store_dirs(self) -> list[Path]:
         """Folders of the stores, by code of ``stores``."""
         return [self.root] if self.stores is None else [self.root / name for name in self.stores.values()]
+
+    def _check_paths(self) -> None:
+        """Refuse names that no file can have, which the system would refuse in words of its own."""
+        for column in (self.stores, self.files):
+            for name in [] if column is None else column.values():
+                if not _can_name_a_file(name):
+                    raise DataError(f"{self.path}: {name[:80]!r} cannot name a file; the manifest is damaged")
+        if not _can_name_a_file(str(self.root)):
+            raise DataError(f"{self.path}, line 1: {str(self.root)[:80]!r} cannot name a folder")
 
     def _check_inside(self, column: TextColumn) -> None:
         root = os.path.realpath(self.root)
@@ -174,8 +184,12 @@ class Manifest:
                 row = int(np.flatnonzero(column.codes == code)[0])
                 raise DataError(
                     f"{self.path}, line {self.line(row)}: {name!r} lies outside the root {self.root}; "
-                    "correct the row or the root, or allow it with task.allow_outside_root=true"
+                    "correct the row or the root (training reads it with task.allow_outside_root=true)"
                 )
+
+
+def _can_name_a_file(name: str) -> bool:
+    return "\0" not in name and len(name) < 4000 and max(map(len, name.encode().split(b"/"))) < 256
 
 
 def _classes(column: TextColumn | None) -> NDArray[np.int64] | None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_ecg.data.label_files import write_y
-from fairseq_ecg.data.labels import LabelDefinition, label_definition
+from fairseq_ecg.data.labels import LabelDefinition, label_definition, read_label_array
 from fairseq_ecg.data.legacy import read_mat_segment
 from fairseq_ecg.data.legacy_export import segment_stems, write_plain, write_segments
 from fairseq_ecg.data.manifest import Manifest, write_manifest, write_text
@@ -190,7 +190,7 @@ def _to_legacy(manifests: dict[str, Manifest], out_dir: Path, to: str, folder: P
         _write_csv(out_dir / "segmented_split.csv", ("idx", "save_file", "path", "sample_size", "split"), cut)
         report.rows = {"meta_split.csv": len(meta), "segmented_split.csv": len(cut)}
     elif (folder / "y.npy").is_file():
-        y = np.load(folder / "y.npy", allow_pickle=False)
+        y = read_label_array(folder / "y.npy")
         write_y(out_dir, y)
         unknown = int(np.isnan(y).any(axis=1).sum())
         if unknown:
@@ -206,7 +206,7 @@ def _from_table(
     rows = _read_table(source)
     splits = list(dict.fromkeys(row["split"] for row in rows))
     for split in splits:
-        if not split or "/" in split or split.startswith("."):
+        if not split or not split.isprintable() or "/" in split or split.startswith(".") or len(split) > 100:
             raise DataError(f"{source}: split {split!r} cannot name a manifest")
     if stores:
         if to != "fairseq_ecg":

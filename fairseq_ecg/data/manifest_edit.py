@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_ecg.data.label_files import write_y
-from fairseq_ecg.data.labels import label_definition
+from fairseq_ecg.data.labels import label_definition, read_label_array
 from fairseq_ecg.data.legacy_export import write_plain
 from fairseq_ecg.data.manifest import Manifest, write_manifest
 from fairseq_ecg.data.store_records import refuse_existing
@@ -309,8 +309,10 @@ def _combine_labels(folders: Sequence[Path], numbers: _Numbers, out_dir: Path, r
     size = 1 + max((idx for side in numbers for idx in side.values()), default=-1)
     y = np.full((size, len(definition)), np.nan, dtype=np.float32)
     for home, side in zip(homes, numbers, strict=True):
-        own = np.load(home / "y.npy", allow_pickle=False)
+        own = read_label_array(home / "y.npy")
         for old, new in side.items():
+            if old >= len(own):
+                raise DataError(f"{home / 'y.npy'} has {len(own)} rows, the manifests name row {old}")
             y[new] = own[old]
     write_y(out_dir, y)
     definition.write(out_dir / "label_def.csv")

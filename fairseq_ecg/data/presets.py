@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fairseq_ecg.contracts import InputContract
+from fairseq_ecg.contracts import STANDARD_LEADS, InputContract
 from fairseq_ecg.data.filters import FilterChain
 from fairseq_ecg.data.normalise import Normalisation
 from fairseq_ecg.data.prepare import Policy, PrepareOptions
@@ -63,6 +63,16 @@ class Preset:
     def segment_sec(self) -> str:
         """What ``manifest split --segment-sec`` is to be given."""
         return "all" if self.whole_records else f"{self.num_samples / self.prepare.sampling_rate:g}"
+
+    @property
+    def task_overrides(self) -> list[str]:
+        """Options that a training on such stores must be given, because they are not the defaults."""
+        overrides = []
+        if self.prepare.leads != STANDARD_LEADS:
+            overrides.append(f"task.leads_to_load=[{','.join(self.prepare.leads)}]")
+        if self.normalisation is not Normalisation.NONE:
+            overrides.append(f"task.normalisation={self.normalisation}")
+        return overrides
 
     def options(self, given: Mapping[str, Any]) -> PrepareOptions:
         """Its preparation with the policies a user has chosen.

@@ -243,6 +243,7 @@ class FileSegments:
         mean, std = np.zeros(source.shape[:2], np.float32), np.zeros(source.shape[:2], np.float32)
         idx, patient = self.manifest.idx[rows].copy(), self.manifest.patient[rows].copy()
         labels: list[NDArray[np.float32] | None] = []
+        width: int | None = None
         failures: dict[int, DataError] = {}
         for i, (row, begin) in enumerate(zip(rows.tolist(), skip.tolist(), strict=True)):
             try:
@@ -257,6 +258,13 @@ class FileSegments:
             idx[i] = part.idx if part.idx is not None else idx[i]
             patient[i] = part.patient if part.patient is not None else patient[i]
             labels.append(part.label)
+            if part.label is not None:
+                if width is not None and len(part.label) != width:
+                    raise DataError(
+                        f"{self.manifest.root / self._files[row]} has {len(part.label)} labels, other "
+                        f"segments of {self.manifest.path} have {width}; give the labels as task.label_file"
+                    )
+                width = len(part.label)
         is_whole_record = not self.manifest.is_legacy
         return Block(
             source=torch.from_numpy(source),
@@ -265,7 +273,7 @@ class FileSegments:
             lead_std=std if is_whole_record else None,
             idx=idx,
             patient=patient,
-            target=_stack_labels(labels, failures),
+            target=_stack_labels(labels),
             failures=failures,
         )
 
@@ -335,12 +343,10 @@ class _FilePart:
     label: NDArray[np.float32] | None
 
 
-def _stack_labels(
-    labels: list[NDArray[np.float32] | None], failures: dict[int, DataError]
-) -> NDArray[np.float32] | None:
-    """(B, K) labels of the files, NaN for rows that failed; None when a readable file has none."""
+def _stack_labels(labels: list[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+    """(B, K) labels of the files, NaN for a file without; None when no file has any."""
     good = [label for label in labels if label is not None]
-    if not good or len(good) + len(failures) < len(labels):
+    if not good:
         return None
     unknown = np.full_like(good[0], np.nan)
     return np.stack([unknown if label is None else label for label in labels])

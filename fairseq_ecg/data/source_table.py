@@ -70,8 +70,9 @@ def inside(raw_dir: Path, relative: str) -> Path:
     Raises:
         DataError: it leads out of the folder.
     """
-    if Path(relative).is_absolute() or ".." in Path(relative).parts or not relative:
-        raise DataError(f"the table names {relative!r}, which is no path below {raw_dir}")
+    is_name = "\0" not in relative and all(len(part.encode()) < 256 for part in Path(relative).parts)
+    if not is_name or Path(relative).is_absolute() or ".." in Path(relative).parts or not relative:
+        raise DataError(f"the table names {relative[:200]!r}, which is no path below {raw_dir}")
     return raw_dir / relative
 
 

@@ -274,14 +274,72 @@ def _folds(records: StoreRecords, options: SplitOptions) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from None
     if not rows or not {"record_id", "fold"} <= set(rows[0]):
         raise DataError(
             f"{path}: needed are the columns record_id and fold, found are {list(rows[0]) if rows else []}"
         )
-    fold = {row["record_id"]: row["fold"] for row in rows}
+    fold = {row["record_id"]: row["fold"] or "" for row in rows}
     folds = [fold.get(record, "") for record in records.texts("record_id")]
     if not any(folds):
         raise DataError(f"{path} names none of the stores' records, e.g. {records.texts('record_id')[0]!r}")
     return folds
+<<<<<<< HEAD
+=======
+
+
+def _check_stores(stores: Sequence[Store]) -> None:
+    seen: set[Path] = set()
+    for store in stores:
+        if store.path.resolve() in seen:
+            raise ConfigError(f"{store.path} is given twice")
+        seen.add(store.path.resolve())
+        if store.sampling_rate != stores[0].sampling_rate:
+            raise DataError(
+                f"{store.path} has {store.sampling_rate} Hz, {stores[0].path} {stores[0].sampling_rate} Hz; "
+                "stores of one manifest have one rate: fairseq-ecg prepare "
+                f"{store.json['choices'].get('reader', 'SOURCE')} RAW_DIR STORE_DIR "
+                f"--sampling-rate {stores[0].sampling_rate}"
+            )
+        if not store.num_records:
+            raise DataError(f"{store.path} holds no records; prepare it again")
+
+
+def _segment_samples(sampling_rate: int, segment_sec: float | None) -> int | None:
+    if segment_sec is None:
+        return None
+    size = round(segment_sec * sampling_rate)
+    if size < 1:
+        raise ConfigError(f"--segment-sec {segment_sec} is less than one sample at {sampling_rate} Hz")
+    return size
+
+
+def _root_and_folders(store_dirs: Sequence[Path], manifest_dir: Path) -> tuple[str, list[str]]:
+    """The root as the manifest names it, and the stores below it."""
+    folders = [path.resolve() for path in store_dirs]
+    root = folders[0] if len(folders) == 1 else Path(os.path.commonpath(folders))
+    inside = [path.relative_to(root).as_posix() for path in folders]
+    if "." in inside and len(inside) > 1:
+        raise ConfigError(f"{root} is a store and holds another one; keep stores beside each other")
+    return Path(os.path.relpath(root, manifest_dir.resolve())).as_posix(), inside
+
+
+def _write_labels(manifest_dir: Path, records: _Records, labels: LabelDefinition) -> int:
+    """Write y.npy, one row per idx, and label_def.csv; returns how many records are unlabelled."""
+    texts = records.texts("labels")
+    different = sorted(set(texts))
+    hot = labels.multi_hot([tuple(text.split("|")) if text else () for text in different])
+    place = {text: row for row, text in enumerate(different)}
+    y = np.full((int(records.idx.max()) + 1, len(labels.names)), np.nan, dtype=np.float32)
+    y[records.idx] = hot[[place[text] for text in texts]]
+    handle, name = tempfile.mkstemp(prefix=".y.npy.", dir=manifest_dir)
+    with os.fdopen(handle, "wb") as file:
+        np.save(file, y, allow_pickle=False)
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(name, 0o666 & ~mask)
+    os.replace(name, manifest_dir / "y.npy")
+    labels.write(manifest_dir / "label_def.csv")
+    return sum(not text for text in texts)
+>>>>>>> main

@@ -177,15 +177,22 @@ class Store:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             version = content["schema_version"]
-            missing = {"sampling_rate", "leads", "shards", "unit"} - set(content)
-        except (ValueError, TypeError, KeyError) as error:
+            missing = {"sampling_rate", "leads", "shards", "unit", "counts"} - set(content)
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise DataError(f"{path} is damaged ({error}); prepare the store again") from error
         if version != SCHEMA_VERSION or missing or content["unit"] != "mV":
             raise DataError(
                 f"{path} has schema_version {version}, this version reads {SCHEMA_VERSION} in mV; "
                 "prepare the store again"
             )
-        return cls(store_dir, content, StoreIndex.open(store_dir, len(content["leads"])))
+        _check_content(path, content)
+        index = StoreIndex.open(store_dir, len(content["leads"]))
+        if content["counts"]["records"] != len(index):
+            raise DataError(
+                f"{store_dir / 'index.tsv'} has {len(index)} records, {path.name} says "
+                f"{content['counts']['records']}; the store is not whole, copy or prepare it again"
+            )
+        return cls(store_dir, content, index)
 
     @property
     def num_records(self) -> int:
@@ -248,17 +255,51 @@ class Store:
         sizes = np.array([shard.size for shard in self.shards], dtype=np.int64)
         wrong = index.shard >= len(sizes)
         if not wrong.any():
-            end = index.offset + index.num_samples * len(self.leads)
+            # In floating point, which a damaged offset cannot overflow.
+            end = index.offset.astype(np.float64) + index.num_samples.astype(np.float64) * len(self.leads)
             wrong = end > sizes[index.shard] if len(sizes) else np.zeros(len(index), dtype=bool)
-        wrong |= index.num_samples == 0
+        wrong |= (
+            (index.num_samples <= 0) | (index.offset < 0) | ~(np.isfinite(index.scale) & (index.scale > 0))
+        )
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise DataError(
                 f"{self.path / 'index.tsv'}, line {row + 2}: record {self.record_id(row)!r} lies outside its "
-                f"shard (shard {index.shard[row]}, offset {index.offset[row]}, "
-                f"num_samples {index.num_samples[row]}); "
+                f"shard or has no scale (shard {index.shard[row]}, offset {index.offset[row]}, "
+                f"num_samples {index.num_samples[row]}, scale {index.scale[row]}); "
                 "prepare the store again"
             )
+
+
+def _check_content(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a ``store.json`` whose values are not of their kind, or name files outside the store.
+
+    Raises:
+        DataError: naming the key.
+    """
+
+    def is_count(value: Any, least: int) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**50
+
+    leads, shards, counts = content["leads"], content["shards"], content["counts"]
+    sound = {
+        "sampling_rate": is_count(content["sampling_rate"], 1),
+        "leads": isinstance(leads, list) and leads and all(isinstance(lead, str) for lead in leads),
+        "counts": isinstance(counts, dict) and is_count(counts.get("records"), 0),
+        "choices": isinstance(content.get("choices"), dict),
+        "shards": isinstance(shards, list)
+        and all(
+            isinstance(shard, dict)
+            and is_count(shard.get("num_values"), 0)
+            and isinstance(shard.get("file"), str)
+            and "\0" not in shard["file"]
+            and Path(shard["file"]).name == shard["file"] != ".."
+            for shard in shards
+        ),
+    }
+    if wrong := [key for key, is_sound in sound.items() if not is_sound]:
+        shown = str(content.get(wrong[0]))[:80]
+        raise DataError(f"{path} is damaged: {wrong[0]} is {shown!r}; copy or prepare the store again")
 
 
 def _open_shard(store_dir: Path, shard: Mapping[str, Any]) -> NDArray[np.int16]:

@@ -179,7 +179,12 @@ def _read_table(path: Path) -> dict[str, NDArray[Any]]:
         if isinstance(column, TextColumn):
             arrays.update({f"{name}.{part}": getattr(column, part) for part in _TEXT_PARTS})
         else:
-            arrays[name] = column.astype(_NARROW.get(name, column.dtype))
+            kind: Any = np.dtype(_NARROW.get(name, column.dtype))
+            if kind.kind in "iu" and len(column) and column.max() > np.iinfo(kind).max:
+                row = int(column.argmax())
+                raise DataError(f"{path}, line {row + 2}: {name} is {column[row]}, which is out of range")
+            with np.errstate(over="ignore"):
+                arrays[name] = column.astype(kind)
     return arrays
 
 

@@ -236,6 +236,11 @@ class _TextBuilder:
         self.blobs.append(_concatenate(data, start[first], end[first]))
 
     def finish(self) -> TextColumn:
+        """The column.
+
+        Raises:
+            UnicodeError: a text is not UTF-8.
+        """
         hashes = np.concatenate([np.zeros(0, np.uint64), *self.hashes])
         lengths = np.concatenate([np.zeros(0, np.int64), *self.lengths])
         blob = np.concatenate([np.zeros(0, np.uint8), *self.blobs])
@@ -249,6 +254,10 @@ class _TextBuilder:
             start = np.cumsum(lengths) - lengths
             blob = _concatenate(blob, start[first], start[first] + lengths[first])
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths[first])])
+        blob.tobytes().decode("utf-8")
+        starts = offsets[:-1][lengths[first] > 0]
+        if ((blob[starts] & 0xC0) == 0x80).any():  # a text begins within a character
+            raise UnicodeError("a character is cut in two")
         return TextColumn(codes, blob, offsets, hashes[first])
 
 
@@ -286,7 +295,10 @@ def read_table(path: Path, kinds: Mapping[str, Kind], *, skip_lines: int = 0) ->
         if kind is Kind.INTEGER:
             columns[name] = np.concatenate([np.zeros(0, np.int64), *integers.pop(name)])
             continue
-        column = texts.pop(name).finish()
+        try:
+            column = texts.pop(name).finish()
+        except UnicodeError as error:
+            raise DataError(f"{path}: {name} is not UTF-8 text: {error}; the table is damaged") from None
         columns[name] = _numbers(column, path, name, skip_lines) if kind is Kind.NUMBER else column
     return columns
 

@@ -21,6 +21,9 @@ from fairseq_ecg.errors import DataError
 DEFAULT_GAIN = 200.0
 """ADC units per physical unit where the header gives none or 0 (header(5))."""
 
+_LEAST_GAIN = 1e-25
+"""Below it samples in mV would not fit float32."""
+
 INVALID = -32768
 """The int16 value that marks a missing sample in format 16."""
 
@@ -111,10 +114,10 @@ def _parse_calibration(text: str, adc_zero: str) -> Calibration:
     if match is None:
         raise ValueError(f"gain {text!r} is not GAIN(BASELINE)/UNIT")
     gain, baseline, unit = match.groups()
-    value = float(gain)
-    return Calibration(
-        value or DEFAULT_GAIN, int(adc_zero if baseline is None else baseline), unit or "mV", value != 0
-    )
+    value, zero = float(gain), int(adc_zero if baseline is None else baseline)
+    if (value and not _LEAST_GAIN <= abs(value) <= 1 / _LEAST_GAIN) or abs(zero) >= 2**30:
+        raise ValueError(f"gain {value:g} with baseline {zero} is out of range")
+    return Calibration(value or DEFAULT_GAIN, zero, unit or "mV", value != 0)
 
 
 def _parse_signal(line: str, path: Path) -> SignalHeader:
@@ -184,6 +187,8 @@ def parse_header(text: str, path: Path) -> Header:
     for file_name in {*segment_names, *[signal.file_name for signal in signals]}:
         if ("/" in file_name or "\\" in file_name or file_name == "..") and not _is_inside(file_name):
             raise DataError(f"{path}: names the file {file_name!r}, which is not below the header's folder")
+        if "\0" in file_name:
+            raise DataError(f"{path}: names the file {file_name!r}, which no file can be; fetch it again")
     return Header(
         path,
         name,
@@ -268,7 +273,9 @@ def read_physical(path: Path | str) -> tuple[NDArray[np.float32], Header]:
     if header.segments or any([signal.storage.format in ("24", "32") for signal in header.signals]):
         record = _wfdb_record(header, physical=True)
         signals = tuple(
-            SignalHeader("", Storage("", 1, 0, 0), Calibration(1.0, 0, unit or "mV", True), None, None, name)
+            SignalHeader(
+                "", Storage("", 1, 0, 0), Calibration(1.0, 0, unit or "mV", True), None, None, name or ""
+            )
             for unit, name in zip(record.units, record.sig_name, strict=True)
         )
         return np.ascontiguousarray(record.p_signal.T, np.float32), header._replace(signals=signals)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_ecg.data.labels import LabelDefinition, label_definition
+from fairseq_ecg.data.labels import LabelDefinition, label_definition, read_label_array
 from fairseq_ecg.errors import DataError
 from fairseq_ecg.infer.inputs import FileOptions, RecordInput, find_inputs
 
@@ -108,12 +108,9 @@ def _prepared_labels(manifest_dir: Path) -> tuple[LabelDefinition, NDArray[np.fl
             f"{manifest_dir} has no y.npy with its label_def.csv; "
             "give --labels, for example --labels cinc2021"
         )
-    try:
-        matrix = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path} is not a readable label array: {error}") from None
+    matrix = read_label_array(path)
     definition = label_definition(manifest_dir / "label_def.csv")
-    if matrix.ndim != 2 or matrix.shape[1] != len(definition):
+    if matrix.shape[1] != len(definition):
         raise DataError(
             f"{path} has shape {matrix.shape}, label_def.csv names {len(definition)} labels; "
             "make both again: fairseq-ecg manifest split ... --labels NAME"

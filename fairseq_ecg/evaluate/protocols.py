@@ -40,6 +40,56 @@ def learnable(target: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray((target == 1).any(axis=0) & (target == 0).any(axis=0))
 
 
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """One logistic regression per label on embeddings that are standardised by the training records.
+
+    Shape:
+        mean, std: (D,). weight: (K, D), intercept: (K,), -inf for a label that could not be learned.
+    """
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+
+    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(N, D) embeddings -> (N, K)."""
+        answers: NDArray[np.float64] = (features - self.mean) / self.std @ self.weight.T + self.intercept
+        return answers
+
+    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(N, D) embeddings -> (N, K); 0 for a label that could not be learned."""
+        return _sigmoid(self.logits(features))
+
+
+def fit_probe(features: NDArray[np.float32], target: NDArray[np.float32], strength: float) -> Probe:
+    """Fit every label that has records with and without it; the intercept is not penalised.
+
+    Args:
+        features: (N, D) embeddings.
+        target: (N, K), 0 or 1, NaN where the record has no label.
+        strength: C, the inverse of the regularisation.
+
+    Raises:
+        DataError: no label can be learned, or embeddings are not finite.
+    """
+    _check_finite("train", features)
+    usable = np.flatnonzero(learnable(target))
+    if not usable.size:
+        raise DataError("no label has both a positive and a negative training record")
+    mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    # A constant feature carries rounding noise that must not be blown up to unit variance.
+    std = np.where(std > 1e-6 * (1.0 + np.abs(mean)), std, np.inf)
+    scaled = (features - mean) / std
+    weight = np.zeros((target.shape[1], features.shape[1]))
+    intercept = np.full(target.shape[1], -np.inf)
+    for k in usable:
+        known = ~np.isnan(target[:, k])
+        weight[k], intercept[k] = fit_logistic(scaled[known], target[known, k], strength)
+    return Probe(mean, std, weight, intercept)
+
+
 def linear_probe(
     train: NDArray[np.float32],
     train_target: NDArray[np.float32],
@@ -50,8 +100,6 @@ def linear_probe(
 ) -> ProbeResult:
     """Fit every label for every strength, keep the strength with the smallest validation loss.
 
-    Embeddings are standardised by the training records; the intercept is not penalised.
-
     Shape:
         train, valid, test: (N, D) embeddings.
         train_target, valid_target: (N, K), 0 or 1, NaN where the record has no label.
@@ -60,30 +108,15 @@ def linear_probe(
         DataError: no label can be learned, or embeddings are not finite.
     """
     for name, features in (("train", train), ("valid", valid), ("test", test)):
-        if not np.isfinite(features).all():
-            raise DataError(f"{name} embeddings are not finite; the encoder or its input is broken")
+        _check_finite(name, features)
     usable = np.flatnonzero(learnable(train_target))
-    if not usable.size:
-        raise DataError("no label has both a positive and a negative training record")
-    mean, std = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
-    # A constant feature carries rounding noise that must not be blown up to unit variance.
-    std = np.where(std > 1e-6 * (1.0 + np.abs(mean)), std, np.inf)
-    scaled = [(features - mean) / std for features in (train, valid, test)]
-    losses: dict[float, float] = {}
-    answers: dict[float, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-    for strength in strengths:
-        valid_logits = np.full(valid_target.shape, -np.inf)
-        test_logits = np.full((len(test), train_target.shape[1]), -np.inf)
-        for k in usable:
-            known = ~np.isnan(train_target[:, k])
-            weight, intercept = fit_logistic(scaled[0][known], train_target[known, k], strength)
-            valid_logits[:, k] = scaled[1] @ weight + intercept
-            test_logits[:, k] = scaled[2] @ weight + intercept
-        losses[strength] = cross_entropy(valid_logits[:, usable], valid_target[:, usable])
-        answers[strength] = valid_logits, test_logits
+    probes = {strength: fit_probe(train, train_target, strength) for strength in strengths}
+    losses = {
+        strength: cross_entropy(probe.logits(valid)[:, usable], valid_target[:, usable])
+        for strength, probe in probes.items()
+    }
     best = min(strengths, key=lambda strength: losses[strength])
-    valid_logits, test_logits = answers[best]
-    return ProbeResult(best, losses, _sigmoid(valid_logits), _sigmoid(test_logits))
+    return ProbeResult(best, losses, probes[best].probabilities(valid), probes[best].probabilities(test))
 
 
 def fit_logistic(
@@ -104,6 +137,11 @@ def cross_entropy(logits: NDArray[np.float64], target: NDArray[np.float32]) -> f
     known = ~np.isnan(target)
     losses = np.logaddexp(0.0, logits[known]) - logits[known] * target[known]
     return float(losses.mean()) if losses.size else 0.0
+
+
+def _check_finite(name: str, features: NDArray[np.float32]) -> None:
+    if not np.isfinite(features).all():
+        raise DataError(f"{name} embeddings are not finite; the encoder or its input is broken")
 
 
 def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Evaluate encoders on labelled records, each beside a random-initialised twin of its architecture."""
+"""Evaluate encoders on labelled records: probes beside a random-initialised twin, and own classifiers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fairseq_ecg import __version__
 from fairseq_ecg.data.manifest import Manifest
 from fairseq_ecg.errors import ConfigError, DataError, FairseqEcgError, nearest
 from fairseq_ecg.evaluate.data import SPLITS, EvaluationData
-from fairseq_ecg.evaluate.protocols import THRESHOLDS, ProbeResult, learnable, linear_probe
+from fairseq_ecg.evaluate.protocols import THRESHOLDS, learnable, linear_probe
 from fairseq_ecg.evaluate.tables import AdjustedDifference, Results, Row
-from fairseq_ecg.infer.embed import embed, write_npz
+from fairseq_ecg.infer.embed import classify, embed, write_npz
 from fairseq_ecg.infer.load import Encoder
 from fairseq_ecg.metrics.auroc import areas, micro_areas, nanmean
 from fairseq_ecg.metrics.bootstrap import (
@@ -29,17 +29,19 @@ from fairseq_ecg.metrics.bootstrap import (
     resampled_micro_areas,
 )
 from fairseq_ecg.metrics.cinc import ScoreTable, builtin_table, challenge_score, record_sums
+from fairseq_ecg.trainer.build import check_label_names
 
 logger = logging.getLogger(__name__)
 
-PROTOCOLS = ("linear",)
+PROTOCOLS = ("linear", "head")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a user may choose."""
 
-    protocol: str = "linear"
+    protocols: tuple[str, ...] = ("linear",)
+    """In the order of the rows."""
     seed: int = 0
     """Of the random twin and of the bootstrap."""
     num_resamples: int = 1000
@@ -47,8 +49,13 @@ class Settings:
     """Labels with fewer positive test records are named and left out of the averages."""
 
     def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
-            raise ConfigError(f"--protocol {self.protocol}: {nearest(self.protocol, PROTOCOLS)}")
+        for protocol in self.protocols:
+            if protocol not in PROTOCOLS:
+                raise ConfigError(f"--protocol {protocol}: {nearest(protocol, PROTOCOLS)}")
+        if not self.protocols or len(set(self.protocols)) < len(self.protocols):
+            raise ConfigError(
+                f"--protocol {','.join(self.protocols)}: name every protocol once, at least one"
+            )
         if self.num_resamples < 1:
             raise ConfigError(f"--resamples {self.num_resamples}: must be at least 1")
         if self.min_positives < 1:
@@ -57,21 +64,22 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class _Scored:
-    """One probe's values on the test records and in every resample.
+    """What one encoder answers under one protocol, and its values on the test records and in every resample.
 
     Shape:
+        test: (N, K) probabilities.
         resampled: metric -> (R,).
     """
 
     row: Row
-    probe: ProbeResult
+    test: NDArray[np.float64]
     resampled: dict[str, NDArray[np.float64]]
 
 
 def evaluate(
     encoders: Sequence[Encoder], data: EvaluationData, settings: Settings, out_dir: Path | None = None
 ) -> Results:
-    """Probe every encoder and its random twin.
+    """Judge every encoder by the protocols, under ``linear`` beside its random twin.
 
     Args:
         encoders: what to evaluate; names must differ. Encoders of one architecture share a twin.
@@ -81,28 +89,35 @@ def evaluate(
             written.
 
     Raises:
-        ConfigError: two encoders have one name.
+        ConfigError: two encoders have one name, or a head's labels are not those of the data.
+        CheckpointError: ``head`` is asked of an encoder without a classifier.
         DataError: no label has enough positive test records, or a record cannot be used.
     """
     names = [encoder.name for encoder in encoders]
     if len(set(names)) != len(names):
         raise ConfigError(f"checkpoints are given twice: {', '.join(names)}")
+    if "head" in settings.protocols:
+        for encoder in encoders:
+            _check_head(encoder, data)
     bench = _Bench(data, settings)
-    twins: dict[str, str] = {}
-    scored: dict[str, _Scored] = {}
+    judged: list[_Scored] = []
+    twins: dict[str, _Scored] = {}
     for encoder in encoders:
-        architecture = f"{type(encoder.model).__qualname__} {encoder.model.cfg!r} {encoder.contract!r}"
-        if architecture not in twins:
-            twin = encoder.random_twin(settings.seed)
-            if twins:
-                twin = replace(twin, name=f"{twin.name}, as {encoder.name}")
-            twins[architecture] = twin.name
-            scored[twin.name] = bench.score(twin, None)
-        scored[encoder.name] = bench.score(encoder, twins[architecture])
-    rows = _with_differences([scored[name] for name in names], scored)
-    rows += [scored[name].row for name in twins.values()]
+        for protocol in settings.protocols:
+            if protocol == "head":
+                judged.append(bench.score_head(encoder))
+                continue
+            architecture = f"{type(encoder.model).__qualname__} {encoder.model.cfg!r} {encoder.contract!r}"
+            if architecture not in twins:
+                twin = encoder.random_twin(settings.seed)
+                if twins:
+                    twin = replace(twin, name=f"{twin.name}, as {encoder.name}")
+                twins[architecture] = bench.score_probe(twin, None)
+            judged.append(bench.score_probe(encoder, twins[architecture].row.encoder))
+    rows = _with_differences(judged, {item.row.encoder: item for item in twins.values()})
+    rows += [item.row for item in twins.values()]
     if out_dir is not None:
-        _write_predictions(out_dir / "predictions.npz", data, list(scored.values()))
+        _write_predictions(out_dir / "predictions.npz", data, [*judged, *twins.values()])
     test = data.splits["test"]
     return Results(
         data=str(data.manifest_dir),
@@ -121,7 +136,7 @@ def evaluate(
         seed=settings.seed,
         version=__version__,
         cinc=bench.cinc_remark,
-        warnings=_warnings(encoders, data),
+        warnings=_warnings(encoders, data, settings),
         rows=rows,
     )
 
@@ -146,8 +161,8 @@ class _Bench:
         self.weights = resample_patients(data.splits["test"].patients, settings.num_resamples, settings.seed)
         self.table, self.columns, self.cinc_remark = _challenge_table(data)
 
-    def score(self, encoder: Encoder, twin: str | None) -> _Scored:
-        """Embed, probe, and measure with intervals."""
+    def score_probe(self, encoder: Encoder, twin: str | None) -> _Scored:
+        """Embed the records and judge a probe of the embeddings; ``twin`` is None for a twin itself."""
         splits = self.data.splits
         features = {name: embed(encoder, splits[name].inputs).embedding for name in SPLITS}
         probe = linear_probe(
@@ -157,7 +172,21 @@ class _Bench:
             splits["valid"].target,
             features["test"],
         )
-        target, answers = splits["test"].target[:, self.kept], probe.test[:, self.kept]
+        row = _row(encoder, "linear", is_random=twin is None, twin=twin, strength=probe.strength)
+        return self._measured(row, probe.valid, probe.test)
+
+    def score_head(self, encoder: Encoder) -> _Scored:
+        """Judge the encoder's own classifier."""
+        valid, test = (classify(encoder, self.data.splits[name].inputs) for name in ("valid", "test"))
+        return self._measured(_row(encoder, "head"), valid, test)
+
+    def _measured(self, row: Row, valid: NDArray[np.float64], test: NDArray[np.float64]) -> _Scored:
+        """A row with its numbers and their intervals.
+
+        Shape:
+            valid, test: (N, K) probabilities.
+        """
+        target, answers = self.data.splits["test"].target[:, self.kept], test[:, self.kept]
         point = areas(answers, target)
         micro = micro_areas(answers, target)
         by_class = resampled_areas(answers, target, self.weights)
@@ -176,16 +205,12 @@ class _Bench:
         }
         threshold = None
         if self.table is not None:
-            threshold = self._best_threshold(probe)
-            sums = self._challenge_sums("test", probe.test, threshold)
+            threshold = self._best_threshold(valid)
+            sums = self._challenge_sums("test", test, threshold)
             values["cinc_score"] = float(challenge_score(sums.sum(axis=0)))
             resampled["cinc_score"] = resampled_challenge_score(sums, self.weights)
-        row = Row(
-            encoder=encoder.name,
-            is_random=twin is None,
-            protocol=self.settings.protocol,
-            twin=twin,
-            strength=probe.strength,
+        row = replace(
+            row,
             threshold=threshold,
             metrics={name: percentile_interval(value, resampled[name]) for name, value in values.items()},
             per_label={
@@ -193,15 +218,15 @@ class _Bench:
                 for i, k in enumerate(self.kept)
             },
         )
-        logger.info("%s: macro AUROC %.3f", encoder.name, values["auroc_macro"])
-        return _Scored(row, probe, resampled)
+        logger.info("%s, %s: macro AUROC %.3f", row.encoder, row.protocol, values["auroc_macro"])
+        return _Scored(row, test, resampled)
 
-    def _best_threshold(self, probe: ProbeResult) -> float:
+    def _best_threshold(self, valid: NDArray[np.float64]) -> float:
         """The threshold with the best Challenge score on the validation split, the lowest of equals."""
         return max(
             THRESHOLDS,
             key=lambda threshold: float(
-                challenge_score(self._challenge_sums("valid", probe.valid, threshold).sum(axis=0))
+                challenge_score(self._challenge_sums("valid", valid, threshold).sum(axis=0))
             ),
         )
 
@@ -212,6 +237,42 @@ class _Bench:
         labels = self.data.splits[split].target[:, self.columns] > 0.5
         said = probabilities[:, self.columns] > threshold
         return record_sums(self.table.weights, labels, said, self.table.normal_index)
+
+
+def _row(
+    encoder: Encoder,
+    protocol: str,
+    *,
+    is_random: bool = False,
+    twin: str | None = None,
+    strength: float | None = None,
+) -> Row:
+    """A row without its numbers."""
+    return Row(
+        encoder=encoder.name,
+        is_random=is_random,
+        protocol=protocol,
+        twin=twin,
+        strength=strength,
+        threshold=None,
+        metrics={},
+        per_label={},
+    )
+
+
+def _check_head(encoder: Encoder, data: EvaluationData) -> None:
+    """Refuse a checkpoint without a classifier, or with one of other labels.
+
+    Raises:
+        CheckpointError: there is no classifier.
+        ConfigError: its labels are not those of the data.
+    """
+    if encoder.num_labels != len(data.labels) and not encoder.label_names:
+        raise ConfigError(
+            f"{encoder.name} answers {encoder.num_labels} labels, the data have {len(data.labels)}; give "
+            "--labels with the label definition it was trained with"
+        )
+    check_label_names(encoder.label_names, data.labels.names, encoder.name)
 
 
 def _challenge_table(data: EvaluationData) -> tuple[ScoreTable | None, list[int], str]:
@@ -237,12 +298,13 @@ def _row_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return means
 
 
-def _with_differences(scored: Sequence[_Scored], everything: dict[str, _Scored]) -> list[Row]:
-    """Rows with their differences to the twin; one Holm family over all of them."""
+def _with_differences(scored: Sequence[_Scored], twins: dict[str, _Scored]) -> list[Row]:
+    """Rows with their differences to the twin, if they have one; one Holm family over all of them."""
     found = []
     for index, item in enumerate(scored):
-        assert item.row.twin is not None
-        twin = everything[item.row.twin]
+        if item.row.twin is None:
+            continue
+        twin = twins[item.row.twin]
         for name, interval in item.row.metrics.items():
             value = interval.value - twin.row.metrics[name].value
             found.append((index, name, paired_difference(value, item.resampled[name], twin.resampled[name])))
@@ -266,12 +328,13 @@ def _write_predictions(path: Path, data: EvaluationData, scored: Sequence[_Score
             "label_names": np.array(data.labels.names, dtype=np.str_),
             "target": test.target,
             "encoder": np.array([item.row.encoder for item in scored], dtype=np.str_),
-            "probability": np.stack([item.probe.test for item in scored]),
+            "protocol": np.array([item.row.protocol for item in scored], dtype=np.str_),
+            "probability": np.stack([item.test for item in scored]),
         },
     )
 
 
-def _warnings(encoders: Sequence[Encoder], data: EvaluationData) -> list[str]:
+def _warnings(encoders: Sequence[Encoder], data: EvaluationData, settings: Settings) -> list[str]:
     """What could make the numbers too good."""
     found = []
     if shared := data.shared_patients():
@@ -280,6 +343,10 @@ def _warnings(encoders: Sequence[Encoder], data: EvaluationData) -> list[str]:
             "split; split by patient"
         )
     for encoder in encoders:
+        if "head" in settings.protocols and not encoder.label_names:
+            found.append(
+                f"{encoder.name} does not name its labels; they are taken to be those of the data in order"
+            )
         if not encoder.sources:
             found.append(
                 f"{encoder.name} does not say which data it was trained on; they may be the test data"

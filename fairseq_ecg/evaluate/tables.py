@@ -43,9 +43,10 @@ class Row:
     is_random: bool
     protocol: str
     twin: str | None
-    """Name of the random-initialised encoder it is compared with; None for that encoder itself."""
-    strength: float
-    """C of the probe, chosen on the validation split."""
+    """Name of the random-initialised encoder it is compared with; None for that encoder itself and for a
+    checkpoint's own head."""
+    strength: float | None
+    """C of the probe, chosen on the validation split; None for a head."""
     threshold: float | None
     """Decision threshold of the Challenge score, chosen on the validation split."""
     metrics: dict[str, Interval]
@@ -143,14 +144,20 @@ def _cell(value: float) -> str:
 def table(results: Results) -> tuple[list[str], list[list[str]]]:
     """Head and cells: a line per encoder, followed by its difference to the random twin."""
     names = [name for name in METRICS if any(name in row.metrics for row in results.rows)]
-    head = ["encoder", "n", "patients", *(METRICS[name] for name in names)]
+    head = ["encoder", "protocol", "n", "patients", *(METRICS[name] for name in names)]
     size = [str(results.num_records["test"]), str(results.num_patients["test"])]
     cells = []
     for row in results.rows:
-        cells.append([row.encoder, *size, *(_interval(row.metrics[name]) for name in names)])
+        cells.append([row.encoder, row.protocol, *size, *(_interval(row.metrics[name]) for name in names)])
         if row.differences:
             cells.append(
-                [f"  minus {row.twin}", "", "", *(_difference(row.differences.get(name)) for name in names)]
+                [
+                    f"  minus {row.twin}",
+                    "",
+                    "",
+                    "",
+                    *(_difference(row.differences.get(name)) for name in names),
+                ]
             )
     return head, cells
 
@@ -178,6 +185,10 @@ def remarks(results: Results) -> list[str]:
         f"Averaged over {len(results.labels)} labels: {', '.join(results.labels)}.",
         f"Challenge score: {results.cinc}.",
     ]
+    if any(row.protocol == "head" for row in results.rows):
+        lines.append(
+            "head: the checkpoint's own classifier, fine-tuned before; linear: a probe of frozen embeddings."
+        )
     if results.left_out:
         named = ", ".join(f"{name} ({count})" for name, count in results.left_out.items())
         lines.append(
@@ -191,7 +202,7 @@ def remarks(results: Results) -> list[str]:
 
 def markdown_lines(results: Results) -> list[str]:
     head, cells = table(results)
-    rule = ["---", *("--:" for _ in head[1:])]
+    rule = ["---", "---", *("--:" for _ in head[2:])]
     rows = ["| " + " | ".join(row) + " |" for row in [head, rule, *cells]]
     title = "# Evaluation" + (" (synthetic data)" if results.is_synthetic else "")
     return [title, "", *rows, "", *(f"- {line}" for line in remarks(results))]

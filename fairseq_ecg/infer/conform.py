@@ -15,7 +15,7 @@ from fairseq_ecg.contracts import InputContract
 from fairseq_ecg.data.filters import FilterChain
 from fairseq_ecg.data.normalise import Normalisation, normalise_record
 from fairseq_ecg.data.record import arrange_leads, known_leads, mv_per_unit
-from fairseq_ecg.data.signal import nan_rows, resample
+from fairseq_ecg.data.signal import nan_rows, resample, segments
 from fairseq_ecg.errors import ConfigError, DataError
 
 
@@ -123,12 +123,10 @@ def cut(signal: NDArray[np.float32], num_samples: int) -> Segments:
     Shape:
         signal: (L, T) -> (max(1, T // num_samples), L, num_samples).
     """
-    num_leads, length = signal.shape
+    length = signal.shape[1]
     count = length // num_samples
     if count == 0:
         padded = np.pad(signal, ((0, 0), (0, num_samples - length)))
         return Segments(padded[None], np.array([length], dtype=np.int64))
-    whole = signal[:, : count * num_samples].reshape(num_leads, count, num_samples)
-    return Segments(
-        np.ascontiguousarray(whole.transpose(1, 0, 2)), np.full(count, num_samples, dtype=np.int64)
-    )
+    source = np.ascontiguousarray(segments(signal, num_samples))
+    return Segments(source, np.full(count, num_samples, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Embed many records: one vector per record, the mean over its segments."""
+"""Embed or classify many records: one row per record, the mean over its segments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,7 +72,31 @@ def embed(encoder: Encoder, inputs: Sequence[RecordInput], *, skip_bad: bool = F
     Raises:
         DataError: a record cannot be used and ``skip_bad`` is off, or none can be used.
     """
-    sums = np.zeros((len(inputs), encoder.embed_dim), dtype=np.float64)
+    kept, means, rejected = _means(
+        encoder, inputs, encoder.embed_segments, encoder.embed_dim, skip_bad=skip_bad
+    )
+    return Embeddings(kept, means.astype(np.float32), rejected)
+
+
+def classify(encoder: Encoder, inputs: Sequence[RecordInput]) -> NDArray[np.float64]:
+    """Probabilities (N, K) of the encoder's own classifier: of a record, the mean over its segments.
+
+    Raises:
+        CheckpointError: the encoder has no classifier.
+        DataError: a record cannot be used.
+    """
+    return _means(encoder, inputs, encoder.classify_segments, encoder.num_labels, skip_bad=False)[1]
+
+
+Answers = Callable[[Segments], NDArray[np.float32] | NDArray[np.float64]]
+"""(S, L, T) segments -> (S, D)."""
+
+
+def _means(
+    encoder: Encoder, inputs: Sequence[RecordInput], answers: Answers, width: int, *, skip_bad: bool
+) -> tuple[tuple[RecordInput, ...], NDArray[np.float64], tuple[Rejected, ...]]:
+    """Means (N, D) of every record's answers, the records they are of, and those that cannot be used."""
+    sums = np.zeros((len(inputs), width), dtype=np.float64)
     counts = np.zeros(len(inputs), dtype=np.int64)
     rejected: list[Rejected] = []
     notes: Counter[str] = Counter()
@@ -89,10 +113,10 @@ def embed(encoder: Encoder, inputs: Sequence[RecordInput], *, skip_bad: bool = F
                 raise
             rejected.append(Rejected(item.record_id, str(error)))
         if sum(len(segments.source) for _, segments in pending) >= encoder.batch_size:
-            _encode(encoder, pending, sums, counts)
+            _add(answers, pending, sums, counts)
             pending = []
     if pending:
-        _encode(encoder, pending, sums, counts)
+        _add(answers, pending, sums, counts)
     used = counts > 0
     if not used.any():
         why = f"; the first one: {rejected[0].record_id}: {rejected[0].reason}" if rejected else ""
@@ -109,11 +133,8 @@ def embed(encoder: Encoder, inputs: Sequence[RecordInput], *, skip_bad: bool = F
         counts.sum() / seconds,
         f"; left out {len(rejected)}" if rejected else "",
     )
-    return Embeddings(
-        inputs=tuple(replace(inputs[row], patient_id=patients[row]) for row in np.flatnonzero(used).tolist()),
-        embedding=(sums[used] / counts[used, None]).astype(np.float32),
-        rejected=tuple(rejected),
-    )
+    kept = tuple(replace(inputs[row], patient_id=patients[row]) for row in np.flatnonzero(used).tolist())
+    return kept, sums[used] / counts[used, None], tuple(rejected)
 
 
 def _segments(
@@ -148,19 +169,19 @@ def _segments(
     return found
 
 
-def _encode(
-    encoder: Encoder,
+def _add(
+    answers: Answers,
     pending: Sequence[tuple[int, Segments]],
     sums: NDArray[np.float64],
     counts: NDArray[np.int64],
 ) -> None:
-    """Add the embeddings of waiting segments to their records."""
+    """Add the answers to waiting segments to their records."""
     together = Segments(
         np.concatenate([segments.source for _, segments in pending]),
         np.concatenate([segments.num_samples for _, segments in pending]),
     )
     row_of_segment = np.repeat([row for row, _ in pending], [len(segments.source) for _, segments in pending])
-    np.add.at(sums, row_of_segment, encoder.embed_segments(together))
+    np.add.at(sums, row_of_segment, answers(together))
     np.add.at(counts, row_of_segment, 1)
 
 
@@ -188,6 +209,18 @@ def _progress(inputs: Sequence[RecordInput], name: str) -> Iterator[tuple[int, R
                 rate,
                 (len(inputs) - row - 1) / rate,
             )
+
+
+def check_writable(path: Path) -> None:
+    """Refuse, before hours of work, a file whose folder cannot be written.
+
+    Raises:
+        DataError: with the reason.
+    """
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}; choose another place") from error
 
 
 def write_npz(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:

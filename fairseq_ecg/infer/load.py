@@ -21,7 +21,7 @@ from torch import Tensor
 from fairseq_ecg.contracts import InputContract
 from fairseq_ecg.errors import CheckpointError, ConfigError, DataError
 from fairseq_ecg.infer.conform import Segments, check_contract, conform, cut
-from fairseq_ecg.models.base import EcgModel, EncoderOutput, LoadReport, load_tensors
+from fairseq_ecg.models.base import Classifier, EcgModel, EncoderOutput, LoadReport, load_tensors
 from fairseq_ecg.models.base import Encoder as EncoderModel
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Encoder:
         name: what tables call it.
         config: the run's config as the checkpoint holds it; empty for an encoder without a checkpoint.
         sources: data sources its weights have seen; empty when the file does not say.
+        label_names: of the outputs of its classifier; empty without one or when the file does not say.
         report: which tensors were loaded; None for an un-trained encoder.
         batch_size: segments encoded at once.
     """
@@ -46,6 +47,7 @@ class Encoder:
     name: str
     config: dict[str, Any] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
     report: LoadReport | None = None
     batch_size: int = 64
 
@@ -121,10 +123,47 @@ class Encoder:
         means = [output.pooled().float().cpu().numpy() for output in self.encode_segments(segments)]
         return np.concatenate(means)
 
+    @property
+    def num_labels(self) -> int:
+        """Outputs of its own classifier.
+
+        Raises:
+            CheckpointError: it has none.
+        """
+        return self._classifier.num_labels
+
+    @torch.inference_mode()
+    def classify_segments(self, segments: Segments) -> NDArray[np.float64]:
+        """(S, L, T) segments as the contract wants them -> (S, K) probabilities of its own classifier.
+
+        Raises:
+            CheckpointError: it has none.
+        """
+        logits = [
+            self._classifier.classify(source, mask).double().sigmoid().cpu().numpy()
+            for source, mask in self._batches(segments)
+        ]
+        probabilities: NDArray[np.float64] = np.concatenate(logits)
+        return probabilities
+
     @torch.inference_mode()
     def encode_segments(self, segments: Segments) -> Iterator[EncoderOutput]:
         """Encoder outputs of consecutive batches of segments."""
         assert isinstance(self.model, EncoderModel)
+        for source, padding_mask in self._batches(segments):
+            yield self.model.encode(source, padding_mask)
+
+    @property
+    def _classifier(self) -> Classifier:
+        if not isinstance(self.model, Classifier):
+            raise CheckpointError(
+                f"{self.name}: {type(self.model).__name__} has no classifier head; give a fine-tuned "
+                "checkpoint, or evaluate its embeddings with --protocol linear"
+            )
+        return self.model
+
+    def _batches(self, segments: Segments) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """(B, L, T) sources and their padding masks, on the device."""
         length = segments.source.shape[-1]
         for start in range(0, len(segments.source), self.batch_size):
             part = slice(start, start + self.batch_size)
@@ -133,7 +172,7 @@ class Encoder:
             padding_mask: Tensor | None = None
             if int(valid.min()) < length:
                 padding_mask = (torch.arange(length) >= valid[:, None]).to(self.device)
-            yield self.model.encode(source, padding_mask)
+            yield source, padding_mask
 
     def random_twin(self, seed: int) -> Encoder:
         """The same architecture with initial weights drawn from the seed, to compare with."""
@@ -146,6 +185,7 @@ class Encoder:
             name=f"random init (seed {seed})",
             config={},
             sources=(),
+            label_names=(),
             report=None,
         )
 
@@ -183,20 +223,25 @@ def log_notes(notes: Sequence[str], name: str) -> None:
         logger.info("%s: input %s", name, "; ".join(notes))
 
 
-def load_encoder(path: str | Path, format: str | None = None) -> Encoder:
+def load_encoder(
+    path: str | Path, format: str | None = None, *, user_dir: str | Path | None = None
+) -> Encoder:
     """The encoder of a checkpoint: one of our folders, or a foreign file that an importer recognises.
 
     Args:
         path: a checkpoint folder, a run folder (its last checkpoint), or a file.
         format: name of the importer to use; None: recognise the file by its content.
+        user_dir: folder or file with components of your own, to import first. A checkpoint never names
+            code to run by itself.
 
     Raises:
         CheckpointError: nothing is there, it is damaged, or nobody recognises it.
+        ConfigError: it is of a model that nobody has registered, or ``user_dir`` cannot be imported.
     """
     from fairseq_ecg.plugins import load_all
     from fairseq_ecg.trainer.checkpoint import load_model, resolve
 
-    load_all()
+    load_all(user_dir)
     found = resolve(path)
     if found.is_file():
         return _load_foreign(found, format)
@@ -209,6 +254,7 @@ def load_encoder(path: str | Path, format: str | None = None) -> Encoder:
         name=str(path),
         config=loaded.config,
         sources=tuple(loaded.sources),
+        label_names=tuple(loaded.label_names),
         report=loaded.report,
     )
 

@@ -253,9 +253,18 @@ class CincScore:
     def check_labels(self, codes: Sequence[Collection[str]]) -> None:
         """Match the table's classes with the label columns; further columns are not scored.
 
+        Labels of which no code is known are taken to be the table's classes in its order.
+
         Raises:
             DataError: the labels lack a class of the table.
         """
+        if not any(codes):
+            if len(codes) != len(self.table):
+                raise DataError(
+                    f"{self.table.source} has {len(self.table)} classes, the data have {len(codes)} labels; "
+                    "give the weight table of these labels, or put their label_def.csv beside the label file"
+                )
+            return
         self._columns = self.table.columns(codes)
 
     def update(self, outputs: Mapping[str, Tensor]) -> None:

@@ -44,6 +44,17 @@ class Encoder(Protocol):
         """Encode (B, L, T) mV as frames, without masking."""
 
 
+@runtime_checkable
+class Classifier(Protocol):
+    """What an evaluation of a model's own head asks of it."""
+
+    @property
+    def num_labels(self) -> int: ...
+
+    def classify(self, source: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Logits (B, K), one per label and independent of each other, of (B, L, T) mV."""
+
+
 class EcgModel(nn.Module):
     """Base of the models; each hook does nothing unless a model needs it."""
 

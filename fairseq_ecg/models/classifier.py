@@ -126,6 +126,14 @@ class EcgTransformerClassifier(EcgModel):
         frames = self.final_dropout(encoded.frames)
         return ClassifierOutput(self.proj(masked_mean(frames, encoded.padding_mask)), encoded)
 
+    @property
+    def num_labels(self) -> int:
+        return self.proj.out_features
+
+    def classify(self, source: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        logits: Tensor = self(source, padding_mask).logits
+        return logits
+
     def load_pretrained(self, state: Mapping[str, Tensor], model_config: Mapping[str, Any]) -> LoadReport:
         """Rebuild the encoder as the checkpoint's and take over its weights.
 

@@ -65,8 +65,10 @@ class EcgTaskConfig:
     """Longer segments are cropped to this many samples."""
     min_sample_size: int | None = None
     """Shorter segments are left out."""
-    on_bad_record: str = "error"
-    """error, skip or zero: what a file that cannot be read does to a run (stores are checked when made)."""
+    on_bad_record: str = "skip"
+    """What a single file that cannot be read does to a run: error ends it, skip leaves it out of its batch,
+    zero gives zeros without label. Left out files are listed in rejected.tsv of the run folder. Prepared
+    stores were checked when they were made."""
     allow_outside_root: bool = False
     """Accept manifest rows that lead outside the manifest's root."""
     augment: str = ""
@@ -153,8 +155,10 @@ class EcgTask:
             return
         path = self.data_dir / f"{split}.tsv"
         if not path.is_file():
-            there = [item.stem for item in self.data_dir.glob("*.tsv")] if self.data_dir.is_dir() else []
-            raise DataError(f"task.data={self.data_dir} has no {split}.tsv; {nearest(split, there)}")
+            there = sorted(item.stem for item in self.data_dir.glob("*.tsv"))
+            make = f"make manifests with: fairseq-ecg manifest split STORE_DIR {self.data_dir}"
+            hint = nearest(split, there) if there else make
+            raise DataError(f"task.data={self.data_dir} has no {split}.tsv; {hint}")
         self.datasets[split] = ManifestDataset(
             Manifest.read(path, allow_outside=self.cfg.allow_outside_root),
             leads=self.leads,
@@ -244,7 +248,12 @@ class EcgTask:
 
     @property
     def contract(self) -> InputContract:
-        data = self.datasets[self.dataset_cfg.train_subset]
+        """What a model trained here gets to see."""
+        return self.contract_of(self.dataset_cfg.train_subset)
+
+    def contract_of(self, split: str) -> InputContract:
+        """What a model gets to see of one split."""
+        data = self.datasets[split]
         return InputContract(
             sampling_rate=data.sampling_rate,
             num_samples=self._longest(data),
@@ -258,9 +267,18 @@ class EcgTask:
         return []
 
     @property
-    def rejected(self) -> dict[str, str]:
-        """record_id -> reason, of records that could not be read so far (``on_bad_record``)."""
-        return {name: why for data in self.datasets.values() for name, why in data.rejected.items()}
+    def label_codes(self) -> list[frozenset[str]]:
+        """Codes of every label, an empty set where the data do not tell them; empty without labels."""
+        return []
+
+    @property
+    def rejected(self) -> dict[tuple[str, str], str]:
+        """(split, record_id) -> reason, of records that could not be read so far (``on_bad_record``)."""
+        return {
+            (split, record_id): reason
+            for split, data in self.datasets.items()
+            for record_id, reason in data.rejected.items()
+        }
 
     def sources(self, split: str) -> list[str]:
         """Names of the data sets a split's segments come from."""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from fairseq_ecg.contracts import Keys
+from fairseq_ecg.contracts import Batch, Keys
+from fairseq_ecg.data.labels import LabelDefinition, label_definition, read_label_array
 from fairseq_ecg.errors import ConfigError, DataError
 from fairseq_ecg.registry import register_task
 from fairseq_ecg.tasks.base import EcgTask, EcgTaskConfig
-
-FIRST = Keys(epoch=1, index=np.zeros(1, dtype=np.int64), view=np.zeros(1, dtype=np.int64))
-"""The key of a manifest's first segment."""
 
 
 @dataclass(kw_only=True)
@@ -35,20 +33,7 @@ class ClassificationTask(EcgTask):
     def labels(self) -> NDArray[np.float32] | None:
         """One row per idx; None: the labels are in the segment files."""
         path = self.label_path
-        if path is None:
-            return None
-        if not path.is_file():
-            raise DataError(
-                f"task.label_file={path} does not exist; fairseq-ecg manifest split --labels writes one"
-            )
-        try:
-            table = np.load(path, allow_pickle=False)
-        except ValueError as error:
-            raise DataError(f"task.label_file={path} cannot be read: {error}") from error
-        if table.ndim != 2:
-            raise DataError(f"task.label_file={path} has shape {table.shape}; needed is (idx, label)")
-        labels: NDArray[np.float32] = table.astype(np.float32)
-        return labels
+        return None if path is None else read_label_array(path)
 
     @property
     def label_path(self) -> Path | None:
@@ -57,30 +42,60 @@ class ClassificationTask(EcgTask):
         beside = self.data_dir / "y.npy"
         return beside if beside.is_file() else None
 
+    @cached_property
+    def definition(self) -> LabelDefinition | None:
+        """label_def.csv beside the label matrix; None when there is none."""
+        path = self.label_path
+        beside = None if path is None else path.with_name("label_def.csv")
+        return None if beside is None or not beside.is_file() else label_definition(beside)
+
     @property
     def label_names(self) -> list[str]:
-        """From label_def.csv beside the label matrix; empty when there is none."""
-        path = self.label_path
-        definition = path.with_name("label_def.csv") if path is not None else None
-        if definition is None or not definition.is_file():
-            return []
-        with definition.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        if rows and "name" not in rows[0]:
-            raise DataError(f"{definition} has no column 'name' (columns: {', '.join(rows[0])})")
-        return [row["name"] for row in rows]
+        """From label_def.csv; empty when there is none."""
+        return [] if self.definition is None else list(self.definition.names)
 
     @property
+    def label_codes(self) -> list[frozenset[str]]:
+        """Codes of every label; empty sets when no label_def.csv tells them."""
+        if self.definition is not None:
+            return list(self.definition.codes)
+        return [frozenset()] * (self.num_labels or 0)
+
+    @cached_property
     def num_labels(self) -> int | None:
-        """Width of the label matrix, or of the labels inside the first segment file; None without labels."""
-        target = self.datasets[self.dataset_cfg.train_subset].gather(FIRST).target
-        return None if target is None or target.ndim != 2 else target.shape[1]
+        """Width of the label matrix, or of the labels inside the segment files; None without labels."""
+        dataset = next(iter(self.datasets.values()))
+        failure: DataError | None = None
+        for row in range(len(dataset)):
+            index = np.array([row], dtype=np.int64)
+            try:
+                target = dataset.gather(Keys(epoch=1, index=index, view=np.zeros_like(index))).target
+            except DataError as error:
+                failure = failure or error  # the policy for bad records decides when the run meets it
+                continue
+            return None if target is None or target.ndim != 2 else target.shape[1]
+        assert failure is not None, "a manifest has rows"
+        raise failure
+
+    def prepare(self, batch: Batch, *, is_train: bool) -> Batch:
+        """Stored units to float32 mV, as for every task.
+
+        Raises:
+            DataError: segment files of the batch were to hold labels, and none of them does.
+        """
+        if batch.target is None:
+            raise DataError(
+                f"task.data={self.data_dir}: none of the {len(batch)} segments of a batch has labels; give "
+                "task.label_file, or write 'label' into every segment file"
+            )
+        return super().prepare(batch, is_train=is_train)
 
     def validate_model(self, model: nn.Module) -> None:
-        """Refuse a head of another width than the labels.
+        """Refuse a head of another width than the labels, and to train or select without any.
 
         Raises:
             ConfigError: with the option that repairs it.
+            DataError: labels that do not belong to the manifests.
         """
         width = self.num_labels
         outputs = getattr(getattr(model, "cfg", None), "num_labels", None)
@@ -100,3 +115,11 @@ class ClassificationTask(EcgTask):
                 f"{self.data_dir}: label_def.csv names {len(names)} labels, the label matrix has {width}; "
                 "make both anew with fairseq-ecg manifest split --labels"
             )
+        # Validation alone may be after the outputs of unlabelled segments.
+        trains = self.dataset_cfg.train_subset in self.datasets
+        for data in self.datasets.values():
+            if trains and not data.has_labels:
+                raise DataError(
+                    f"{data.manifest.path}: none of its {len(data)} segments has a label in "
+                    f"{self.label_path}; make both together with fairseq-ecg manifest split --labels"
+                )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ class Pretrained:
     """None when the file does not say."""
     sources: tuple[str, ...]
     num_updates: int = 0
+    label_names: tuple[str, ...] = ()
+    """Of a classifier's outputs, where the file says them."""
 
 
 def read_pretrained(path: str | Path) -> Pretrained:
@@ -53,6 +56,7 @@ def read_pretrained(path: str | Path) -> Pretrained:
         InputContract.from_dict(config["contract"]),
         tuple(config.get("sources") or ()),
         int(read_state(found)["num_updates"]),
+        tuple(config.get("label_names") or ()),
     )
 
 
@@ -85,7 +89,7 @@ def build_model(choice: Choice, *, contract: InputContract, seed: int) -> BuiltM
         return BuiltModel(model, choice)
     pretrained = read_pretrained(path)
     if pretrained.contract is not None:
-        _check_contract(pretrained.contract, contract, path)
+        check_contract(pretrained.contract, contract, f"model.model_path={path}")
     load = getattr(model, "load_pretrained", None)
     if load is None:
         raise CheckpointError(f"model {choice.name!r} has an option model_path but cannot take over weights")
@@ -94,11 +98,31 @@ def build_model(choice: Choice, *, contract: InputContract, seed: int) -> BuiltM
     return BuiltModel(model, Choice(choice.name, model.cfg), pretrained.sources, report)
 
 
-def _check_contract(pretrained: InputContract, data: InputContract, path: str) -> None:
-    """A segment may be longer or shorter than in pre-training; nothing else may differ."""
-    differences = replace(pretrained, num_samples=data.num_samples).differences(data)
+def check_contract(trained: InputContract, data: InputContract, what: str) -> None:
+    """A segment may be longer or shorter than in training; nothing else may differ.
+
+    Raises:
+        ConfigError: says of ``what`` (key and path of the checkpoint) in which fields it differs.
+    """
+    differences = replace(trained, num_samples=data.num_samples).differences(data)
     if differences:
         raise ConfigError(
-            f"model.model_path={path} was pre-trained on other input ({'; '.join(differences)}); "
-            "prepare the data the same way, or set the task's options to match"
+            f"{what} was trained on other input ({'; '.join(differences)}); prepare the data the same "
+            "way, or set the task's options to match"
         )
+
+
+def check_label_names(trained: Sequence[str], data: Sequence[str], what: str) -> None:
+    """Refuse other labels than a classifier was trained on; a side that does not name its labels passes.
+
+    Raises:
+        ConfigError: says of ``what`` (key and path of the checkpoint) where the labels differ first.
+    """
+    if not trained or not data or list(trained) == list(data):
+        return
+    pairs = zip_longest(trained, data, fillvalue="none")
+    place, (mine, theirs) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
+    raise ConfigError(
+        f"{what} was trained on {len(trained)} labels, the data have {len(data)}; label {place} is {mine!r} "
+        f"there and {theirs!r} here; use the label definition it was trained with"
+    )

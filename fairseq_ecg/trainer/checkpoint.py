@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -84,49 +85,76 @@ def resolve(path: str | Path) -> Path:
     ):
         if (candidate / MODEL).is_file():
             return candidate
-    folder = stem.parent / "checkpoints" if (stem.parent / "checkpoints").is_dir() else stem.parent
+    start = path if path.is_dir() else stem.parent
+    folder = start / "checkpoints" if (start / "checkpoints").is_dir() else start
     there = [item.name for item in folder.iterdir() if (item / MODEL).is_file()] if folder.is_dir() else []
     what = nearest(stem.name, there) if there else f"{folder} holds none"
-    raise CheckpointError(f"no checkpoint at {path}: {what}")
+    raise CheckpointError(
+        f"no checkpoint at {path}: {what}; give a run folder, a checkpoint folder or a file"
+    )
+
+
+def _damaged(file: Path, error: Exception) -> CheckpointError:
+    """One line about a file of a checkpoint that is not what was saved."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    reason = reason.partition(". ")[0]  # PyTorch's explanations go on for a paragraph
+    return CheckpointError(
+        f"{file} cannot be read: {' '.join(reason.split())}; the checkpoint is not whole, take another one "
+        f"of {file.parent.parent}"
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.yaml of a checkpoint: the groups of its run and the fields of ``CheckpointMeta``."""
     try:
         config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{folder / CONFIG} cannot be read: {error}") from error
-    if not isinstance(config, dict) or "model" not in config:
-        raise CheckpointError(f"{folder / CONFIG} is not a checkpoint's config: it has no group 'model'")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise _damaged(folder / CONFIG, error) from error
+    absent = [
+        key
+        for key in ("model", "contract")
+        if not isinstance(config, dict) or not isinstance(config.get(key), dict)
+    ]
+    if absent:
+        raise _damaged(folder / CONFIG, ValueError(f"it has no group {absent[0]!r}"))
+    assert isinstance(config, dict)
     return config
 
 
 def read_state(folder: Path) -> dict[str, Any]:
+    """state.json of a checkpoint: counters and whatever else an exact resume needs."""
     try:
-        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if not isinstance(state, dict) or "format" not in state:
+            raise ValueError("it has no 'format'")
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / STATE} cannot be read: {error}") from error
-    if state.get("format") != FORMAT:
+        raise _damaged(folder / STATE, error) from error
+    if state["format"] != FORMAT:
         raise CheckpointError(
-            f"{folder / STATE}: format {state.get('format')!r}, this version reads {FORMAT}"
+            f"{folder / STATE}: format {state['format']!r}, this version reads {FORMAT}; load it with the "
+            f"version that wrote it ({state.get('fairseq_ecg', 'unknown')})"
         )
     return state
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """The model's weights by name."""
     try:
         return load_file(folder / MODEL)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder / MODEL} cannot be read: {error}") from error
+        raise _damaged(folder / MODEL, error) from error
 
 
 def read_optimizer(folder: Path) -> dict[str, dict[str, Tensor]]:
     """Optimizer state by parameter name; empty when the run saved none."""
     if not (folder / OPTIMIZER).is_file():
         return {}
-    state: dict[str, dict[str, Tensor]] = torch.load(
-        folder / OPTIMIZER, map_location="cpu", weights_only=True
-    )
+    try:
+        state: dict[str, dict[str, Tensor]] = torch.load(
+            folder / OPTIMIZER, map_location="cpu", weights_only=True
+        )
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise _damaged(folder / OPTIMIZER, error) from error
     return state
 
 
@@ -159,7 +187,8 @@ def load_model(path: str | Path, *, model_overrides: Mapping[str, Any] | None = 
     folder = resolve(path)
     if folder.is_file():
         raise CheckpointError(
-            f"{folder} is not one of our checkpoint folders; fairseq-ecg convert reads foreign files"
+            f"{folder} is a foreign file, not one of our checkpoint folders; load_encoder, embed, evaluate "
+            "and model.model_path read those"
         )
     config = read_config(folder)
     options = {**config["model"], **(model_overrides or {})}
@@ -200,17 +229,28 @@ class CheckpointFolder:
             probe.unlink()
         except OSError as error:
             raise ConfigError(
-                f"checkpoint.save_dir={self.cfg.save_dir} cannot be written: {error.strerror}"
+                f"checkpoint.save_dir={self.cfg.save_dir} cannot be written: {error.strerror}; choose "
+                "another folder"
             ) from error
         for leftover in self.path.glob(".tmp-*"):
             shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
 
     def last(self) -> Path | None:
-        """The newest whole checkpoint: what ``checkpoint_last`` points to, else the newest folder."""
+        """The newest whole checkpoint: what ``checkpoint_last`` points to, else the newest folder.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none is whole; starting anew would replace them.
+        """
         link = self.path / "checkpoint_last"
         if (link / STATE).is_file():
             return link.resolve()
-        folders = [folder for folder in self.path.glob("u*") if (folder / STATE).is_file()]
+        found = [folder for folder in self.path.glob("u*") if folder.is_dir()]
+        folders = [folder for folder in found if (folder / STATE).is_file()]
+        if found and not folders:
+            raise CheckpointError(
+                f"{max(found, key=_update_number)} has no {STATE} and no other checkpoint of {self.path} is "
+                "whole; choose another checkpoint.save_dir, or remove the folder to start anew"
+            )
         return max(folders, key=_update_number, default=None)
 
     def save(

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import connection
@@ -71,6 +71,14 @@ class World:
         rows = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(rows, padded, group=self.host_group)
         return torch.cat([part[: int(count)] for part, count in zip(rows, counts, strict=True)])
+
+    def union(self, mine: Mapping[Any, str]) -> dict[Any, str]:
+        """The entries of every rank's mapping, on every rank."""
+        if self.size == 1:
+            return dict(mine)
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, dict(mine), group=self.host_group)
+        return {key: value for part in parts for key, value in part.items()}
 
 
 def pick_device(*, cpu: bool, local_rank: int = 0) -> torch.device:

@@ -2,8 +2,9 @@
 
 Files in ``common_eval.results_path``, for subset S: ``outputs_S.npy`` (N, K) logits, ``targets_S.npy``,
 ``encoder_out_S.npy`` (N, F, C), ``padding_mask_S.npy`` (N, F) where some frame is padded, ``saliency_S.npy``
-(N, layers, F, F), and ``rows_S.tsv``, which says what row n is. Rows follow the manifest. The arrays are
-ordinary .npy files, written through memory maps, so that several processes can fill them.
+(N, layers, F, F), and ``rows_S.tsv``, which says what row n is. Rows follow the manifest; those of a file
+that could not be read are NaN. The arrays are ordinary .npy files, written through memory maps, so that
+several processes can fill them.
 """
 
 from __future__ import annotations
@@ -40,14 +41,19 @@ class Extraction:
         self.names = {key: file for name in cfg.extract or () for key, file in EXTRACTABLE[name].items()}
         self.folder, self.subset, self.manifest, self.world = Path(cfg.results_path), subset, manifest, world
         self.arrays: dict[str, NDArray[np.float32]] = {}
+        there = [path for path in map(self._path, [*self.names.values(), "rows"]) if path.exists()]
+        if there and not cfg.overwrite:
+            raise ConfigError(
+                f"{there[0]} exists; choose another common_eval.results_path, or replace it with "
+                "common_eval.overwrite=true"
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
-                f"common_eval.results_path={self.folder} cannot be made: {error.strerror}"
+                f"common_eval.results_path={self.folder} cannot be made: {error.strerror}; choose "
+                "another folder"
             ) from error
-        if world.is_main:
-            self._write_rows()
 
     def __call__(self, batch: Batch, output: StepOutput) -> None:
         """Write one batch's rows."""
@@ -65,6 +71,8 @@ class Extraction:
             if isinstance(array, np.memmap):
                 array.flush()
         self.arrays.clear()
+        if self.world.is_main:
+            self._write_rows()
 
     def _write(self, name: str, rows: NDArray[np.int64], value: Tensor | None, output: StepOutput) -> None:
         if value is None:  # no row of this batch is padded
@@ -82,10 +90,13 @@ class Extraction:
 
     def _open(self, name: str, first: NDArray[np.float32]) -> NDArray[np.float32]:
         if name not in self.arrays:
-            path = self.folder / f"{self.names[name]}_{self.subset}.npy"
+            path = self._path(self.names[name])
             shape = (self.manifest.num_rows, *first.shape[1:])
             if self.world.is_main:
-                open_memmap(path, mode="w+", dtype=first.dtype, shape=shape).flush()
+                array = open_memmap(path, mode="w+", dtype=first.dtype, shape=shape)
+                if self.manifest.files is not None and first.dtype.kind == "f":
+                    array[:] = np.nan  # what stays of a file that could not be read
+                array.flush()
             self.world.barrier()
             self.arrays[name] = open_memmap(path, mode="r+")
         return self.arrays[name]
@@ -97,4 +108,7 @@ class Extraction:
             f"{row}\t{manifest.idx[row]}\t{manifest.record_ids[row]}\t{manifest.segment[row]}"
             for row in range(manifest.num_rows)
         ]
-        (self.folder / f"rows_{self.subset}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        self._path("rows").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}_{self.subset}.{'tsv' if name == 'rows' else 'npy'}"

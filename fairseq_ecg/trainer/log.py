@@ -41,12 +41,24 @@ class RunLog:
         self.wandb: Any = None
         if not enabled:
             return
-        # Trackers first: if one is not installed, no file has been opened yet.
-        self.board = _tensorboard(cfg.tensorboard_logdir) if cfg.tensorboard_logdir else None
-        self.wandb = _wandb(cfg, run_dir) if cfg.wandb_project else None
-        self.jsonl = (run_dir / "log.jsonl").open("a", encoding="utf-8")
+        try:
+            self._open(cfg)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, cfg: CommonConfig) -> None:
+        self.jsonl = (self.run_dir / "log.jsonl").open("a", encoding="utf-8")
         if cfg.log_file:
-            self.file = Path(cfg.log_file).open("a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+            try:
+                self.file = Path(cfg.log_file).open("a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+            except OSError as error:
+                raise ConfigError(
+                    f"common.log_file={cfg.log_file} cannot be written: {error.strerror}; choose another file"
+                ) from error
+        if cfg.tensorboard_logdir:
+            self.board = _tensorboard(cfg.tensorboard_logdir)
+        self.wandb = _wandb(cfg, self.run_dir) if cfg.wandb_project else None
 
     def note(self, text: str) -> None:
         """A sentence for the reader, not a value."""

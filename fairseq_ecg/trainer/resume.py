@@ -44,7 +44,13 @@ def _continue(trainer: Trainer, folder: Path) -> None:
             f"checkpoint.finetune_from_model={folder}"
         )
     state = read_state(folder)
-    report = load_weights(trainer.model, read_tensors(folder), source=str(folder))
+    tensors = read_tensors(folder)
+    try:
+        report = load_weights(trainer.model, tensors, source=str(folder))
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; to train another model than the one that is there, choose another checkpoint.save_dir"
+        ) from error
     if cfg.reset_meters:
         state["selection"] = trainer.selection.state_dict()
     if cfg.reset_dataloader:

@@ -1,12 +1,15 @@
-"""Files that say how a run was started: resolved config, command line, versions."""
+"""The run folder: whose it is, how the run was started (config, command line, versions), what it left out."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +19,63 @@ import yaml
 
 from fairseq_ecg import __version__
 from fairseq_ecg.config import RunConfig
+from fairseq_ecg.data.manifest import write_text
 from fairseq_ecg.errors import ConfigError
+
+LOCK, REJECTED = ".lock", "rejected.tsv"
+REJECTED_COLUMNS = ("subset", "record_id", "reason")
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Make the folder and keep other runs out of it until this one ends, however it ends.
+
+    Raises:
+        ConfigError: the folder cannot be written, or another run is writing there.
+    """
+    key = f"checkpoint.save_dir={run_dir}"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        file = (run_dir / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{key} cannot be written: {error.strerror}; choose another folder") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ConfigError(
+                f"{key} is in use by another run ({file.read().strip()}); wait for it, or choose "
+                "another folder"
+            ) from None
+        except OSError as error:
+            # Some network file systems have no locks; a run must be possible there too.
+            print(
+                f"{key} cannot be locked ({error.strerror}): run one training there at a time",
+                file=sys.stderr,
+            )
+        file.truncate(0)
+        print(f"process {os.getpid()} on {platform.node()}", file=file, flush=True)
+        yield
+
+
+def list_rejected(run_dir: Path, rejected: Mapping[tuple[str, str], str]) -> int:
+    """Add files that could not be read to ``rejected.tsv``; returns how many it lists.
+
+    Args:
+        run_dir: the run folder.
+        rejected: (subset, record_id) -> reason; what an earlier part of the run has listed stays.
+    """
+    path = run_dir / REJECTED
+    known: dict[tuple[str, str], str] = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+            subset, record_id, reason = line.split("\t")
+            known[subset, record_id] = reason
+    known |= {key: " ".join(reason.split()) for key, reason in rejected.items()}
+    lines = ["\t".join(REJECTED_COLUMNS), *("\t".join((*key, known[key])) for key in sorted(known))]
+    write_text(path, "\n".join(lines) + "\n")
+    return len(known)
 
 
 def write_run_files(cfg: RunConfig, run_dir: Path) -> None:
@@ -26,7 +85,6 @@ def write_run_files(cfg: RunConfig, run_dir: Path) -> None:
         ConfigError: the folder cannot be written.
     """
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(cfg.to_dict(), sort_keys=False)
         (run_dir / "config.yaml").write_text(text, encoding="utf-8")
         (run_dir / "env.json").write_text(json.dumps(environment(), indent=1), encoding="utf-8")
@@ -36,13 +94,6 @@ def write_run_files(cfg: RunConfig, run_dir: Path) -> None:
         raise ConfigError(
             f"checkpoint.save_dir={run_dir} cannot be written: {error.strerror}; choose another folder"
         ) from error
-
-
-def write_rejected(rejected: Mapping[str, str], path: Path) -> None:
-    """List the records that a run could not read, with the reason; no file when there is none."""
-    if rejected:
-        rows = [f"{record_id}\t{reason}" for record_id, reason in sorted(rejected.items())]
-        path.write_text("record_id\treason\n" + "\n".join(rows) + "\n", encoding="utf-8")
 
 
 def environment() -> dict[str, str | int]:

@@ -25,13 +25,8 @@ class Selection:
         Raises:
             ConfigError: the metric is not among the logged ones.
         """
-        name = self.cfg.best_checkpoint_metric
-        if name not in values:
-            raise ConfigError(
-                f"checkpoint.best_checkpoint_metric={name} is not logged here; {nearest(name, values)} "
-                f"(all: {', '.join(sorted(values))})"
-            )
-        value = values[name]
+        self.check(values)
+        value = values[self.cfg.best_checkpoint_metric]
         sign = 1.0 if self.cfg.maximize_best_checkpoint_metric else -1.0
         strictly = sign * value > sign * self.best
         improved = strictly or value == self.best
@@ -39,6 +34,19 @@ class Selection:
         if improved:
             self.best = value
         return improved
+
+    def check(self, values: Mapping[str, float]) -> None:
+        """Refuse a metric that is not among the logged ones.
+
+        Raises:
+            ConfigError: with the logged ones.
+        """
+        name = self.cfg.best_checkpoint_metric
+        if name not in values:
+            raise ConfigError(
+                f"checkpoint.best_checkpoint_metric={name} is not logged here; {nearest(name, values)} "
+                f"(all: {', '.join(sorted(values))})"
+            )
 
     @property
     def exhausted(self) -> str:

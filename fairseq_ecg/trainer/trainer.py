@@ -7,6 +7,7 @@ generator state and N processes do what one process does with N times the micro-
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -32,12 +33,19 @@ from fairseq_ecg.trainer.optim import clip_factor, overridden, total_norm
 from fairseq_ecg.trainer.precision import Precision
 from fairseq_ecg.trainer.progress import Progress
 from fairseq_ecg.trainer.resume import restore
-from fairseq_ecg.trainer.runfolder import write_rejected, write_run_files
+from fairseq_ecg.trainer.runfolder import REJECTED, held, list_rejected, write_run_files
 from fairseq_ecg.trainer.seeds import seed_batch
 from fairseq_ecg.trainer.selection import Selection
 from fairseq_ecg.trainer.standin import frozen_statistics
 from fairseq_ecg.trainer.stopping import SignalWatch, limit_reached
-from fairseq_ecg.trainer.validate import evaluate_subset
+from fairseq_ecg.trainer.validate import build_metrics, evaluate_subset
+
+# torch 2.13 renamed the option; its old name warns there, the new one is unknown to 2.10.
+BUFFER_OPTION = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
 
 
 class Trainer:
@@ -69,6 +77,7 @@ class Trainer:
         self.model: EcgModel = self.built.model.to(self.device)
         self.criterion.validate_model(self.model)
         self.task.validate_model(self.model)
+        build_metrics(self.criterion, self.task)  # those that do not fit the labels are refused here
         self.wrapped = self._wrap()
         options = overridden(cfg.optimizer.config, cfg.checkpoint.optimizer_overrides)
         self.optimizer = OPTIMIZERS.build(cfg.optimizer.name, options, model=self.model)
@@ -88,6 +97,7 @@ class Trainer:
         self.skips = torch.zeros(2, device=self.device)
         self.folder = CheckpointFolder(cfg.checkpoint)
         self.last_saved = -1
+        self.num_rejected = 0
         self.updates_per_epoch = 0
         self.clock: Clock | None = None
         self.signals = SignalWatch()
@@ -101,13 +111,14 @@ class Trainer:
         if self.world.size == 1:
             return model
         options = self.cfg.distributed_training
+        buffers: dict[str, Any] = {BUFFER_OPTION: options.broadcast_buffers}
         wrapped = DistributedDataParallel(
             model,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
             find_unused_parameters=options.find_unused_parameters or self.model.has_unused_parameters,
             bucket_cap_mb=options.bucket_cap_mb,
-            broadcast_buffers=options.broadcast_buffers,
             gradient_as_bucket_view=True,
+            **buffers,
         )
         if options.ddp_comm_hook == "fp16":
             from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
@@ -184,24 +195,31 @@ class Trainer:
 
     def run(self) -> dict[str, float]:
         """Train until a limit, early stopping or a signal; the last validation's (or training's) values."""
+        run_dir = Path(self.cfg.checkpoint.save_dir)
+        with held(run_dir) if self.world.is_main else nullcontext():
+            return self.run_in(run_dir)
+
+    def run_in(self, run_dir: Path) -> dict[str, float]:
+        """``run`` in a folder that is this run's alone."""
         if self.world.is_main and not self.cfg.checkpoint.no_save:
             self.folder.prepare()
         self.world.barrier()
-        run_dir = Path(self.cfg.checkpoint.save_dir)
-        if self.world.is_main:
-            write_run_files(self.cfg, run_dir)
         self.log = RunLog(self.cfg.common, run_dir, enabled=self.world.is_main)
         try:
             with self.signals:
                 restore(self)
+                if self.world.is_main:
+                    # Only now: a run that does not fit what is there must leave it as it is.
+                    write_run_files(self.cfg, run_dir)
                 self.announce()
+                self.check_selection()
                 while not (reason := self.reason_to_stop()):
                     self.train_epoch()
             self.log.note(f"stopped after update {self.progress.num_updates}: {reason}")
         finally:
             self.log.close()
-            if self.world.is_main:
-                write_rejected(self.task.rejected, run_dir / "rejected.tsv")
+            if self.world.is_main and self.task.rejected:
+                list_rejected(run_dir, self.task.rejected)  # of a run that ended inside an epoch, too
         return self.results
 
     @property
@@ -252,6 +270,21 @@ class Trainer:
         self.progress.train_seconds += clock.elapsed()
         self.clock = None
         self.log.end_epoch()
+        self.list_rejected()
+
+    def list_rejected(self) -> None:
+        """Count the files that could not be read and list them in the run folder."""
+        mine = self.task.rejected
+        if not self.world.any(len(mine) > self.num_rejected):
+            return
+        self.num_rejected = len(mine)
+        everyones = self.world.union(mine)
+        if self.world.is_main:
+            path = Path(self.cfg.checkpoint.save_dir)
+            count = list_rejected(path, everyones)
+            self.log.note(
+                f"{count} records could not be read; {path / REJECTED} lists them with their reasons"
+            )
 
     def end_epoch(self) -> None:
         """Log the epoch's means and move on to the next one."""
@@ -366,18 +399,7 @@ class Trainer:
         """Run every validation subset; True when the first one's selection metric is the best so far."""
         improved = False
         for subset in self.subsets:
-            values = in_bits(
-                evaluate_subset(
-                    self.task,
-                    self.model,
-                    self.criterion,
-                    subset,
-                    world=self.world,
-                    precision=self.precision,
-                    seed=self.cfg.dataset.fixed_validation_seed or self.cfg.common.seed,
-                    max_batches=self.cfg.dataset.max_valid_steps,
-                )
-            )
+            values = self.evaluate(subset, self.cfg.dataset.max_valid_steps)
             line = {"epoch": epoch, "num_updates": self.progress.num_updates, **values}
             if subset == self.subsets[0]:
                 improved = self.selection.see(values)
@@ -385,6 +407,26 @@ class Trainer:
                 line[f"best_{self.cfg.checkpoint.best_checkpoint_metric}"] = self.selection.best
             self.log.line(subset, line)
         return improved
+
+    def evaluate(self, subset: str, max_batches: int | None) -> dict[str, float]:
+        """Losses (bits) and metrics on a subset."""
+        fixed = self.cfg.dataset.fixed_validation_seed
+        values = evaluate_subset(
+            self.task,
+            self.model,
+            self.criterion,
+            subset,
+            world=self.world,
+            precision=self.precision,
+            seed=self.cfg.common.seed if fixed is None else fixed,
+            max_batches=max_batches,
+        )
+        return in_bits(values)
+
+    def check_selection(self) -> None:
+        """Refuse a selection metric that nobody logs before the first update: one batch tells the names."""
+        if self.subsets and self.cfg.checkpoint.best_checkpoint_metric != "loss":
+            self.selection.check(self.evaluate(self.subsets[0], max_batches=1))
 
     def save(self, epoch: int, *, is_epoch_end: bool, is_interval: bool, improved: bool) -> None:
         """Write one checkpoint folder and the links it deserves; only the main process writes."""

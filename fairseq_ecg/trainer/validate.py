@@ -13,7 +13,7 @@ from fairseq_ecg.config import RunConfig
 from fairseq_ecg.contracts import Batch, Metric, StepOutput
 from fairseq_ecg.models.base import EcgModel
 from fairseq_ecg.registry import CRITERIA, METRICS, MODELS, TASKS
-from fairseq_ecg.trainer.build import read_pretrained
+from fairseq_ecg.trainer.build import Pretrained, check_contract, check_label_names, read_pretrained
 from fairseq_ecg.trainer.checkpoint import load_weights
 from fairseq_ecg.trainer.distributed import World, joined
 from fairseq_ecg.trainer.extract import Extraction
@@ -22,9 +22,17 @@ from fairseq_ecg.trainer.precision import Precision
 from fairseq_ecg.trainer.seeds import seed_batch
 
 
-def build_metrics(wanted: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
-    """The metrics a criterion asks for: registered name -> options."""
-    return [METRICS.build(name, METRICS.get(name).config(**options)) for name, options in wanted.items()]
+def build_metrics(criterion: Any, task: Any) -> list[Metric]:
+    """The metrics a criterion asks for, which know the labels of the task.
+
+    Raises:
+        DataError: a metric cannot measure these labels.
+    """
+    wanted: Mapping[str, Mapping[str, Any]] = criterion.metrics()
+    metrics = [METRICS.build(name, METRICS.get(name).config(**options)) for name, options in wanted.items()]
+    for metric in metrics:
+        metric.check_labels(task.label_codes)
+    return metrics
 
 
 @torch.no_grad()
@@ -49,7 +57,7 @@ def evaluate_subset(
     """
     was_training = model.training
     model.eval()
-    meters, metrics = Meters(world.device), build_metrics(criterion.metrics())
+    meters, metrics = Meters(world.device), build_metrics(criterion, task)
     loader = task.loader(
         subset,
         epoch=1,
@@ -67,11 +75,12 @@ def evaluate_subset(
             with precision.autocast():
                 output = task.valid_step(model, criterion, batch)
             meters.add(output.logs, batch.weight)
-            if batch.weight:
-                for metric in metrics:
-                    metric.update(output.outputs)
-                if sink is not None:
-                    sink(batch, output)
+            # A rank that only sees stand-ins must know the shape of what the others have seen.
+            rows = slice(None) if batch.weight else slice(0)
+            for metric in metrics:
+                metric.update({name: value[rows] for name, value in output.outputs.items()})
+            if batch.weight and sink is not None:
+                sink(batch, output)
     model.train(was_training)
     values = meters.reduce(world)
     for metric in metrics:
@@ -96,25 +105,30 @@ def run(cfg: RunConfig) -> dict[str, dict[str, float]]:
         model_config = replace(model_config, saliency=True)
     cfg = replace(cfg, dataset=replace(cfg.dataset, train_subset=""))
     results = {}
+    fixed = cfg.dataset.fixed_validation_seed
     with joined(cfg.distributed_training, cpu=cfg.common.cpu) as world:
         criterion = CRITERIA.build(cfg.criterion.name, cfg.criterion.config)
         task = TASKS.build(
             cfg.task.name, cfg.task.config, dataset=cfg.dataset, seed=cfg.common.seed, layout=criterion.layout
         )
+        sinks: dict[str, Extraction] = {}
+        for subset in cfg.dataset.valid_subsets:
+            task.load(subset)
+            if wanted:
+                sinks[subset] = Extraction(cfg.common_eval, subset, task.datasets[subset].manifest, world)
+        build_metrics(criterion, task)
         pretrained = read_pretrained(str(cfg.common_eval.path))
         model: EcgModel = MODELS.build(cfg.model.name, model_config)
+        _check_fit(cfg, task, model, pretrained)
+        criterion.validate_model(model)
+        task.validate_model(model)
         report = load_weights(model, pretrained.tensors, source=str(cfg.common_eval.path))
         if world.is_main and not cfg.common_eval.quiet:
             print(f"{cfg.common_eval.path}: {report}", file=sys.stderr)
         model.before_update(pretrained.num_updates)
         model.to(world.device)
-        criterion.validate_model(model)
         precision = Precision(cfg.common, device=world.device, world_size=world.size, update_freq=[1])
         for subset in cfg.dataset.valid_subsets:
-            task.load(subset)
-            sink = (
-                Extraction(cfg.common_eval, subset, task.datasets[subset].manifest, world) if wanted else None
-            )
             values = evaluate_subset(
                 task,
                 model,
@@ -122,11 +136,22 @@ def run(cfg: RunConfig) -> dict[str, dict[str, float]]:
                 subset,
                 world=world,
                 precision=precision,
-                seed=cfg.dataset.fixed_validation_seed or cfg.common.seed,
+                seed=cfg.common.seed if fixed is None else fixed,
                 max_batches=cfg.dataset.max_valid_steps,
-                sink=sink,
+                sink=sinks.get(subset),
             )
             results[subset] = in_bits(values)
-            if sink is not None:
-                sink.close()
+            if subset in sinks:
+                sinks[subset].close()
     return results
+
+
+def _check_fit(cfg: RunConfig, task: Any, model: EcgModel, pretrained: Pretrained) -> None:
+    """Refuse data that are not what the checkpoint was trained on."""
+    what = f"common_eval.path={cfg.common_eval.path}"
+    for subset in cfg.dataset.valid_subsets:
+        contract = task.contract_of(subset)
+        if pretrained.contract is not None:
+            check_contract(pretrained.contract, contract, what)
+        model.validate_contract(contract)
+    check_label_names(pretrained.label_names, task.label_names, what)

@@ -67,6 +67,7 @@ def test_without_manifests_the_weights_are_of_all_records(
     out = capsys.readouterr().out
     assert "all: 10 records, 10 without any label of the definition" in out
     assert "idx of the stores overlap" in out
+    assert "ptbxl_super says nothing of any record; their codes are others, e.g. 426177001|164889003" in out
     assert (tmp_path / "o" / "pos_weight.txt").read_text() == "[" + ",".join(["1.000000"] * 5) + "]\n"
     with pytest.raises(DataError, match=r"y\.npy exists"):
         main([*stores, str(tmp_path / "o"), "--definition", "ptbxl_super"])

@@ -105,7 +105,7 @@ def test_pairs_writes_what_fairseq_signals_reads(
     [
         (["splt"], ConfigError, "invalid choice: 'splt'"),
         (["split", "only_one"], ConfigError, "required: MANIFEST_DIR"),
-        (["split", "s", "m", "--segment-sec", "x"], ConfigError, "--segment-sec: invalid"),
+        (["split", "s", "m", "--segment-sec", "x"], ConfigError, "--segment-sec: .x. is neither"),
         (["pairs", "m", "o", "--kind", "cmlsc"], ConfigError, "--kind cmlsc: did you mean 'cmsc'"),
         (["check", "nowhere"], DataError, "manifest nowhere cannot be read"),
         (["stats", "."], DataError, "holds no .tsv file"),
@@ -141,7 +141,7 @@ def test_check_names_leaks_duplicates_and_sources_of_the_pretraining(
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     (checkpoint / "model.safetensors").touch()
-    (checkpoint / "config.yaml").write_text("model: {}\nsources: [PTBXL, ningbo]\n")
+    (checkpoint / "config.yaml").write_text("model: {}\ncontract: {}\nsources: [PTBXL, ningbo]\n")
     capsys.readouterr()
     assert main(["check", str(tmp_path / "m"), "--checkpoint", str(checkpoint)]) == 0
     out = capsys.readouterr().out
@@ -150,7 +150,7 @@ def test_check_names_leaks_duplicates_and_sources_of_the_pretraining(
     assert f"warning: {checkpoint} was pre-trained on 'ptb-xl', which is here too" in out
     with pytest.raises(DataError, match="2 warnings, the first: 5 records"):
         main(["check", str(tmp_path / "m"), "--checkpoint", str(checkpoint), "--strict"])
-    (checkpoint / "config.yaml").write_text("model: {}\n")
+    (checkpoint / "config.yaml").write_text("model: {}\ncontract: {}\n")
     assert main(["check", str(tmp_path / "m/train.tsv"), "--checkpoint", str(checkpoint)]) == 0
     assert "does not say what it was pre-trained on" in capsys.readouterr().out
 

@@ -89,7 +89,7 @@ def test_what_cannot_work_is_refused() -> None:
         BinaryCrossEntropyWithLogitsConfig(threshold=2.0)
     with pytest.raises(ConfigError, match="auc_average"):
         BinaryCrossEntropyWithLogitsConfig(auc_average="weighted")
-    with pytest.raises(ConfigError, match="negative"):
+    with pytest.raises(ConfigError, match=r"entry -1\.0"):
         BinaryCrossEntropyWithLogitsConfig(pos_weight=[-1.0])
     model = EcgTransformerClassifier(EcgTransformerClassifierConfig.tiny())
     short = BinaryCrossEntropyWithLogits(BinaryCrossEntropyWithLogitsConfig(pos_weight=[1.0]))
@@ -97,3 +97,21 @@ def test_what_cannot_work_is_refused() -> None:
         short.validate_model(model)
     with pytest.raises(ConfigError, match="needs a classifier"):
         short.validate_model(EcgTransformer(EcgTransformerConfig.tiny()))
+
+
+def test_a_batch_without_labels_gives_outputs_and_an_empty_loss() -> None:
+    """Extraction from unlabelled records: logits count, the loss has no term."""
+    model = EcgTransformerClassifier(EcgTransformerClassifierConfig.tiny()).eval()
+    criterion = BinaryCrossEntropyWithLogits(BinaryCrossEntropyWithLogitsConfig())
+    rows = np.arange(2)
+    batch = Batch(
+        keys=Keys(1, rows, rows * 0),
+        source=torch.randn(2, 12, 320),
+        scale=torch.ones(2),
+        patient=torch.arange(2),
+        segment=torch.zeros(2, dtype=torch.int64),
+    )
+    step = criterion(model, batch)
+    assert step.outputs["logits"].shape == (2, 3)
+    assert step.outputs["target"].isnan().all()
+    assert (float(step.loss.detach()), float(step.sample_size)) == (0.0, 0.0)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fairseq_ecg.cli.manifest import main
+from fairseq_ecg.contracts import Record
 from fairseq_ecg.data.identify import IdentifyOptions, identify
 from fairseq_ecg.data.manifest import Manifest
+from fairseq_ecg.data.store import StoreWriter
 from fairseq_ecg.errors import ConfigError, DataError
 from tests.data.made_stores import make_store
 
@@ -112,3 +115,24 @@ def test_valid_0_trains_on_everybody(tmp_path: Path) -> None:
 def test_options_that_cannot_be_meant_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         IdentifyOptions(**options)  # type: ignore[arg-type]
+
+
+def test_a_copy_of_the_gallery_record_is_no_probe(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "s", sampling_rate=100, leads=("I",), choices={}) as writer:
+        for i, seed in enumerate(
+            (0, 0, 1, 2, 2)
+        ):  # p0: a record, its copy, another one; p1: one and its copy
+            signal = np.random.default_rng(seed).normal(size=(1, 100)).astype(np.float32)
+            record = Record(
+                record_id=f"r{i}",
+                patient_id=f"p{i // 3}",
+                source="made",
+                signal=signal,
+                leads=("I",),
+                sampling_rate=100,
+            )
+            writer.add(record, leads_present=("I",))
+    identify([tmp_path / "s"], tmp_path / "m", IdentifyOptions(segment_sec=1.0, valid=1))
+    assert [row[:2] for row in rows(tmp_path / "m/valid_gallery.tsv")] == [("p0", "r0")]
+    assert [row[:2] for row in rows(tmp_path / "m/valid_probe.tsv")] == [("p0", "r2")]
+    assert {row[0] for row in rows(tmp_path / "m/train.tsv")} == {"p1"}

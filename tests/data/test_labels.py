@@ -42,10 +42,14 @@ def test_the_synthetic_definition_names_every_diagnosis_of_the_corpus():
     assert label_definition("synthetic").names[:3] == ("NSR", "SB", "STach")
 
 
-def test_multi_hot_is_any_code_of_the_class_and_ignores_other_codes():
+def test_multi_hot_is_any_code_of_the_class_and_a_record_without_codes_is_unlabelled():
     definition = LabelDefinition(("a", "b"), (frozenset({"1", "2"}), frozenset({"2", "3"})), ("", ""))
-    codes = [("1",), ("2",), ("9", "3"), (), ("1", "1")]
-    slow = [[float(any(code in known for code in row)) for known in definition.codes] for row in codes]
+    codes = [("1",), ("2",), ("9", "3"), (), ("9",), ("1", "1")]
+    slow = [
+        [float(any(code in known for code in row)) if row else np.nan for known in definition.codes]
+        for row in codes
+    ]
+    assert slow[4] == [0.0, 0.0]
     target = definition.multi_hot(codes)
     assert target.dtype == np.float32
     np.testing.assert_array_equal(target, slow)

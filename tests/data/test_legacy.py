@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fairseq_ecg.contracts import STANDARD_LEADS, Keys
 from fairseq_ecg.data.augment.pipeline import Pipeline
 from fairseq_ecg.data.dataset import ManifestDataset
-from fairseq_ecg.data.legacy_export import write_cmsc
+from fairseq_ecg.data.legacy_export import write_pairs
 from fairseq_ecg.data.manifest import Manifest
 from fairseq_ecg.data.pairing import segment_pairs
 from fairseq_ecg.errors import DataError
@@ -211,7 +211,7 @@ def test_without_a_wanted_rate_the_first_readable_segment_s_counts(tmp_path: Pat
 
 def test_a_plain_manifest_becomes_one_of_pairs(tmp_path: Path) -> None:
     manifest = Manifest.read(plain(tmp_path, 5, 1, 2))
-    report = write_cmsc(manifest, tmp_path / "cmsc")
+    report = write_pairs(manifest, tmp_path / "cmsc", segment_dir=tmp_path / "cmsc" / "segments")
     assert (report.num_pairs, report.num_records, report.num_left_over, report.num_files) == (3, 2, 2, 0)
     assert (tmp_path / "cmsc" / "train.tsv").read_text().splitlines() == [
         str(tmp_path / "mats"),
@@ -224,6 +224,6 @@ def test_a_plain_manifest_becomes_one_of_pairs(tmp_path: Path) -> None:
     assert again.pairs is not None
     assert len(again.pairs) == 3
     with pytest.raises(DataError, match="exists; choose another folder, or replace it with --overwrite"):
-        write_cmsc(manifest, tmp_path / "cmsc")
+        write_pairs(manifest, tmp_path / "cmsc", segment_dir=tmp_path / "cmsc" / "segments")
     with pytest.raises(DataError, match="names pairs already"):
-        write_cmsc(again, tmp_path / "other")
+        write_pairs(again, tmp_path / "other", segment_dir=tmp_path / "other" / "segments")

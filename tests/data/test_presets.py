@@ -167,6 +167,14 @@ def test_cpc_and_its_relatives_keep_their_own_lead_order():
     assert preset("ssl").contract.normalisation == "none"
 
 
+def test_what_training_must_be_told_is_said():
+    assert preset("wcr").task_overrides == []
+    assert preset("ecg_jepa").task_overrides == ["task.leads_to_load=[I,II,V1,V2,V3,V4,V5,V6]"]
+    leads, normalisation = preset("cpc").task_overrides
+    assert leads == "task.leads_to_load=[I,II,V1,V2,V3,V4,V5,V6,III,aVR,aVL,aVF]"
+    assert normalisation == "task.normalisation=ptbxl_zscore"
+
+
 def test_policies_may_be_chosen_beside_a_contract_and_nothing_else():
     chosen = preset("ecg_fm").options({"policy_flat": Policy.ZERO, "sampling_rate": 500})
     assert chosen.policy_flat is Policy.ZERO

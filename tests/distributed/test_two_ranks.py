@@ -42,6 +42,18 @@ def test_two_ranks_do_the_updates_of_one_process(method, manifest_dir, tmp_path)
         assert float(rows[1][name]) == pytest.approx(float(rows[0][name]), rel=1e-5, abs=1e-6), name
 
 
+def test_a_rank_without_a_validation_batch_adds_nothing(manifest_dir, tmp_path):
+    """The subset is one micro-batch: the second rank only sees a stand-in, and states must still merge."""
+    common = ["optimization.max_update=1", "dataset.batch_size=2", "dataset.batch_size_valid=64"]
+    one = METHODS["diagnosis"](manifest_dir, tmp_path / "one", *common, "optimization.update_freq=[2]")
+    two = METHODS["diagnosis"](manifest_dir, tmp_path / "two", *common, RANKS)
+    (status, values), (status_of_two, values_of_two) = launch(one), launch(two)
+    assert status == status_of_two == 0
+    assert {"auroc_macro", "accuracy", "loss"} <= values.keys() == values_of_two.keys()
+    for name, value in values.items():
+        assert values_of_two[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+
 def test_a_mistake_in_every_rank_is_one_error(manifest_dir, tmp_path):
     from fairseq_ecg.errors import ConfigError
 

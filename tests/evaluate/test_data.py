@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
 
+from fairseq_ecg.cli.main import main
+from fairseq_ecg.contracts import STANDARD_LEADS, Record
 from fairseq_ecg.data.labels import label_definition
+from fairseq_ecg.data.store import StoreWriter
 from fairseq_ecg.errors import DataError
 from fairseq_ecg.evaluate.data import open_data
-from tests.frozen import make_manifests
+from tests.frozen import CODES, NOT_SCORED, RATE, make_manifests
 
 
 @pytest.fixture
@@ -37,6 +40,41 @@ def test_records_without_any_label_are_left_out(manifests):
     np.save(manifests / "y.npy", np.full((24, 3), np.nan, dtype=np.float32))
     with pytest.raises(DataError, match=r"train\.tsv: no record of it has a label"):
         open_data(manifests, None)
+
+
+def test_records_without_a_code_are_unlabelled_and_those_without_a_scored_one_negative(tmp_path):
+    """The split's label array and the labels of an evaluation are made by one rule."""
+    diagnoses = {"af": CODES[:1], "other": (NOT_SCORED,), "none": ()}
+    with StoreWriter(tmp_path / "store", sampling_rate=RATE, leads=STANDARD_LEADS, choices={}) as writer:
+        for number in range(12):
+            for name, codes in diagnoses.items():
+                record = Record(
+                    record_id=f"{name}{number}",
+                    patient_id=f"{name}{number}",
+                    source="made",
+                    signal=np.zeros((12, 5 * RATE), np.float32),
+                    leads=STANDARD_LEADS,
+                    sampling_rate=RATE,
+                    labels=codes,
+                )
+                writer.add(record, leads_present=STANDARD_LEADS)
+    split = ["manifest", "split", str(tmp_path / "store"), str(tmp_path / "split"), "--labels", "cinc2021"]
+    assert main([*split, "--valid", "0.3", "--test", "0.3"]) == 0
+    prepared, from_codes = (open_data(tmp_path / "split", labels) for labels in (None, "cinc2021"))
+    af = prepared.labels.names.index("AF")
+    seen = 0
+    for name, part in prepared.splits.items():
+        assert [item.record_id for item in part.inputs] == [
+            item.record_id for item in from_codes.splits[name].inputs
+        ]
+        assert np.array_equal(part.target, from_codes.splits[name].target)
+        for item, target in zip(part.inputs, part.target, strict=True):
+            assert not item.record_id.startswith("none")
+            assert np.flatnonzero(target).tolist() == ([af] if item.record_id.startswith("af") else [])
+        seen += len(part)
+    assert seen == 24
+    y = np.load(tmp_path / "split" / "y.npy")
+    assert np.isnan(y).all(axis=1).sum() == np.isnan(y).any(axis=1).sum() == 12
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,9 @@ def test_other_labels_have_no_challenge_score(encoder, manifests):
 
 def test_wrong_settings_are_refused():
     with pytest.raises(ConfigError, match="--protocol linaer: did you mean 'linear'"):
-        Settings(protocol="linaer")
+        Settings(protocols=("head", "linaer"))
+    with pytest.raises(ConfigError, match="--protocol head,head: name every protocol once"):
+        Settings(protocols=("head", "head"))
     with pytest.raises(ConfigError, match="--resamples 0"):
         Settings(num_resamples=0)
     with pytest.raises(ConfigError, match="--min-positives 0"):

@@ -278,3 +278,24 @@ def test_save_intervals_validation_and_early_stopping(manifest_dir, tmp_path):
 def test_what_is_not_wanted_is_not_written(manifest_dir, tmp_path, option, absent):
     Trainer.from_config(pretraining(manifest_dir, tmp_path, "optimization.max_update=1", option)).run()
     assert not (tmp_path / absent).exists()
+
+
+def test_a_selection_metric_nobody_logs_is_refused_before_the_first_update(manifest_dir, tmp_path):
+    cfg = diagnosis(manifest_dir, tmp_path, "checkpoint.best_checkpoint_metric=auroc_marco")
+    with pytest.raises(ConfigError, match=r"auroc_marco is not logged here; did you mean 'auroc_macro'"):
+        Trainer.from_config(cfg).run()
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_validation_draws_depend_on_the_fixed_seed_even_if_it_is_0(manifest_dir, tmp_path):
+    losses = []
+    for number, seed in enumerate((0, 0, 5)):
+        cfg = pretraining(
+            manifest_dir,
+            tmp_path / str(number),
+            f"dataset.fixed_validation_seed={seed}",
+            "dataset.disable_validation=false",
+            "dataset.valid_subset=valid",
+        )
+        losses.append(Trainer.from_config(cfg).evaluate("valid", None)["loss"])
+    assert losses[0] == losses[1] != losses[2]
