@@ -104,14 +104,8 @@ def make_manifests(
                     ),
                     leads=STANDARD_LEADS,
                     sampling_rate=RATE,
-<<<<<<< HEAD
-                    # A record without any code would count as unlabelled; nobody scores this one (LVH).
-                    labels=tuple(code for code, on in zip(CODES, present, strict=True) if on)
-                    or ("55827005",),
-=======
                     labels=tuple(code for code, on in zip(CODES, present, strict=True) if on)
                     or (NOT_SCORED,),
->>>>>>> main
                 )
                 idx = writer.add(record, leads_present=STANDARD_LEADS)
                 for segment in range(len(time) // NUM_SAMPLES):

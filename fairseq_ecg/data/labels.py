@@ -77,9 +77,9 @@ class LabelDefinition:
                 columns.setdefault(code, []).append(column)
         records = list(codes_of_records)
         target = np.zeros((len(records), len(self)), np.float32)
-        for row, codes in zip(target, records, strict=True):
-            row[[column for code in codes for column in columns.get(code, ())]] = 1
-            if not codes:
+        for row, found in zip(target, records, strict=True):
+            row[[column for code in found for column in columns.get(code, ())]] = 1
+            if not found:
                 row[:] = np.nan
         return target
 
