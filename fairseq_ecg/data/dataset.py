@@ -89,6 +89,11 @@ class ManifestDataset(Dataset[Batch]):
         """Hz of all segments."""
         return self.segments.sampling_rate
 
+    @property
+    def filter(self) -> str:
+        """Filters all segments have passed, in the spelling of ``FilterChain``."""
+        return self.segments.filter
+
     def __getitem__(self, key: SampleKey) -> Batch:
         """A batch of one, cut out of its record by the shortest way: the witness of ``gather``."""
         keys = Keys.of([key])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +124,26 @@ def derive_lead(lead: str, i: NDArray[np.float32], ii: NDArray[np.float32]) -> N
     if lead == "aVF":
         return ii - i * half
     raise ValueError(f"lead {lead} cannot be derived from I and II")
+
+
+def reference_leads(
+    signal: NDArray[Any], leads: Sequence[str], wanted: Sequence[str], fill: float
+) -> NDArray[Any]:
+    """Rows by names that agree letter by letter, as ECG-FM's preparation selects them: for comparison.
+
+    ``AVR`` is no ``aVR`` here and counts as missing, and no lead is derived; ``arrange_leads`` does both.
+
+    Args:
+        signal: (L, T).
+        leads: names of the rows of ``signal``.
+        wanted: names of the rows of the result.
+        fill: value of the rows of missing leads.
+    """
+    chosen = np.full((len(wanted), signal.shape[1]), fill, signal.dtype)
+    for target, lead in zip(chosen, wanted, strict=True):
+        if lead in leads:
+            target[:] = signal[list(leads).index(lead)]
+    return chosen
 
 
 def arrange_leads(signal: NDArray[np.float32], leads: Sequence[str], wanted: Sequence[str]) -> Arrangement:

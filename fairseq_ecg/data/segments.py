@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fairseq_ecg.contracts import Record
 from fairseq_ecg.data.buffers import POOL
+from fairseq_ecg.data.filters import NONE
 from fairseq_ecg.data.legacy import leads_of, read_mat_segment
 from fairseq_ecg.data.manifest import Manifest
 from fairseq_ecg.data.readers.any_file import read_record
@@ -49,6 +50,8 @@ class SegmentSource(Protocol):
 
     sampling_rate: int
     """Hz."""
+    filter: str
+    """Filters the samples have passed."""
 
     def gather(self, rows: NDArray[np.int64], skip: NDArray[np.int64], num_samples: int) -> Block:
         """Cut ``num_samples`` samples, ``skip`` samples behind the start of each row's segment.
@@ -89,6 +92,7 @@ class StoreSegments:
         self.manifest = manifest
         self.stores = [Store.open(path) for path in manifest.store_dirs()]
         self.sampling_rate = _common_rate(self.stores, sampling_rate)
+        self.filter = _common_filter(self.stores)
         self._leads = np.array([_lead_rows(store, leads) for store in self.stores], dtype=np.int64)  # (S, L)
         codes = np.zeros(manifest.num_rows, dtype=np.int32)
         self._store = codes if manifest.stores is None else manifest.stores.codes
@@ -212,6 +216,7 @@ class FileSegments:
         self.manifest = manifest
         self._files = manifest.files
         self._wanted = tuple(leads)
+        self.filter = NONE
         self.sampling_rate = self._first_rate() if sampling_rate is None else sampling_rate
 
     def _first_rate(self) -> int:
@@ -367,6 +372,22 @@ def _common_rate(stores: Sequence[Store], wanted: int | None) -> int:
             reader = str(store.json.get("choices", {}).get("reader", "SOURCE"))
             raise DataError(_rate_message(store.path, store.sampling_rate, rate, reader))
     return rate
+
+
+def _common_filter(stores: Sequence[Store]) -> str:
+    """What the stores' signals have been filtered with.
+
+    Raises:
+        DataError: they differ.
+    """
+    filters = [str(store.json["choices"].get("filter", NONE)) for store in stores]
+    for store, found in zip(stores, filters, strict=True):
+        if found != filters[0]:
+            raise DataError(
+                f"{store.path} is filtered by {found}, {stores[0].path} by {filters[0]}; "
+                "prepare them alike with: fairseq-ecg prepare ... --filter"
+            )
+    return filters[0]
 
 
 def _rate_message(path: Path, found: int, wanted: int, reader: str = "SOURCE") -> str:

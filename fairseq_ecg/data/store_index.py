@@ -113,7 +113,7 @@ class StoreIndex:
         path = store_dir / "index.tsv"
         temporary = Path(tempfile.mkdtemp(prefix=f".{_CACHE}-", dir=store_dir))
         try:
-            stamp = _stamp(path, with_digest=True)
+            stamp = {"version": _CACHE_VERSION, "size": path.stat().st_size, "sha256": _digest(path)}
             for name, array in _read_table(path).items():
                 np.save(temporary / f"{name}.npy", array, allow_pickle=False)
             if with_statistics:
@@ -205,31 +205,22 @@ def _add_to_cache(cache: Path, arrays: dict[str, NDArray[Any]]) -> None:
         os.replace(temporary, cache / f"{name}.npy")
 
 
-def _stamp(path: Path, *, with_digest: bool) -> dict[str, Any]:
-    status = path.stat()
-    stamp: dict[str, Any] = {
-        "version": _CACHE_VERSION,
-        "size": status.st_size,
-        "modified_ns": status.st_mtime_ns,
-    }
-    if with_digest:
-        with path.open("rb") as file:
-            stamp["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-    return stamp
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open_cache(cache: Path, path: Path) -> dict[str, NDArray[Any]] | None:
     """The cached arrays; None when there is no cache or it belongs to another table."""
     try:
         stamp = json.loads((cache / "cache.json").read_text(encoding="utf-8"))
-        now = _stamp(path, with_digest=False)
-        if stamp["version"] != now["version"] or stamp["size"] != now["size"]:
+        table = path.stat()
+        if stamp["version"] != _CACHE_VERSION or stamp["size"] != table.st_size:
             return None
-        # A copied store has new times but the same bytes.
-        if (
-            stamp["modified_ns"] != now["modified_ns"]
-            and stamp["sha256"] != _stamp(path, with_digest=True)["sha256"]
-        ):
+        # A table older than its cache was not changed since. Of a copied store the times say nothing; it has
+        # the same bytes. No time is kept in the cache itself: two equal stores are equal byte for byte.
+        is_older = table.st_mtime_ns < (cache / "cache.json").stat().st_mtime_ns
+        if not is_older and stamp["sha256"] != _digest(path):
             return None
         return {name: _map(cache / f"{name}.npy") for name in _CACHED}
     except (OSError, EOFError, ValueError, KeyError, TypeError):

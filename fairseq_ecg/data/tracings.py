@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_ecg.data.signal import strip_zero_padding
 from fairseq_ecg.errors import DataError
 
 FINDINGS = ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST")
@@ -71,13 +72,11 @@ def read_tracing(path: Path, row: int, *, strip_padding: bool) -> NDArray[np.flo
     tracings = _tracings(path)
     if not row < tracings.shape[0]:
         raise DataError(f"{path}: no row {row}, it has {tracings.shape[0]}")
-    samples = np.asarray(_read(path, tracings, row), np.float32)
-    used = np.flatnonzero((samples != 0).any(axis=1))  # NaN counts as used
-    if not len(used):
+    samples = np.asarray(_read(path, tracings, row), np.float32).T
+    used = strip_zero_padding(samples)
+    if not used.shape[1]:
         raise DataError(f"{path}, row {row}: the tracing is constant: every sample is zero")
-    if strip_padding:
-        samples = samples[used[0] : used[-1] + 1]
-    return np.ascontiguousarray(samples.T)
+    return np.ascontiguousarray(used if strip_padding else samples)
 
 
 def findings(is_present: Mapping[str, bool | None]) -> tuple[str, ...]:

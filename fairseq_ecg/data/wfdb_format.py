@@ -247,6 +247,10 @@ def read_digital(path: Path | str) -> tuple[NDArray[np.int16], Header]:
             samples do not fit int16 or need several segments (``read_physical`` reads those).
     """
     header = read_header(path)
+    return _digital(header), header
+
+
+def _digital(header: Header) -> NDArray[np.int16]:
     if header.segments:
         raise DataError(
             f"{header.path}: a record of {len(header.segments)} segments has no one digital scale"
@@ -256,7 +260,7 @@ def read_digital(path: Path | str) -> tuple[NDArray[np.int16], Header]:
     plain = all([signal.storage[:3] == ("16", 1, 0) for signal in header.signals])
     digital = _read_format_16(header) if plain else _read_other(header)
     _verify(digital, header)
-    return digital, header
+    return digital
 
 
 def read_physical(path: Path | str) -> tuple[NDArray[np.float32], Header]:
@@ -275,8 +279,7 @@ def read_physical(path: Path | str) -> tuple[NDArray[np.float32], Header]:
             for unit, name in zip(record.units, record.sig_name, strict=True)
         )
         return np.ascontiguousarray(record.p_signal.T, np.float32), header._replace(signals=signals)
-    digital, header = read_digital(path)
-    return to_physical(digital, header), header
+    return to_physical(_digital(header), header), header
 
 
 def to_physical(digital: NDArray[np.int16], header: Header) -> NDArray[np.float32]:
@@ -287,16 +290,33 @@ def to_physical(digital: NDArray[np.int16], header: Header) -> NDArray[np.float3
     """
     gain = np.array([[signal.calibration.gain] for signal in header.signals], np.float64)
     gain32 = gain.astype(np.float32)
-    physical = np.empty(digital.shape, np.float32)
-    values = digital
+    values: NDArray[np.int16] | NDArray[np.int32] = digital
     if any([signal.calibration.baseline for signal in header.signals]):
         values = digital - np.array([[signal.calibration.baseline] for signal in header.signals], np.int32)
     if (gain == gain32).all():
-        np.divide(values, gain32, out=physical, dtype=np.float32, casting="same_kind")
+        physical = values.astype(np.float32)
+        physical /= gain32
     else:
-        np.divide(values, gain, out=physical, casting="same_kind")
+        physical = (values / gain).astype(np.float32)
     if digital.size and digital.min() == INVALID:
         physical[digital == INVALID] = np.nan
+    return physical
+
+
+def to_physical_float64(
+    digital: NDArray[np.int16], header: Header, *, reference_baseline: bool = False
+) -> NDArray[np.float64]:
+    """As ``to_physical``, not rounded to float32: for comparisons with systems that compute in float64.
+
+    Args:
+        digital: (L, T).
+        header: names gain and baseline of every signal.
+        reference_baseline: leave the baseline in, as fairseq-signals' preparation does.
+    """
+    gain = np.array([[signal.calibration.gain] for signal in header.signals], np.float64)
+    baseline = np.array([[signal.calibration.baseline] for signal in header.signals], np.float64)
+    physical = (digital.astype(np.float64) - (0 if reference_baseline else baseline)) / gain
+    physical[digital == INVALID] = np.nan
     return physical
 
 

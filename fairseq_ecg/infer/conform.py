@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_ecg.contracts import InputContract
+from fairseq_ecg.data.filters import FilterChain
+from fairseq_ecg.data.normalise import Normalisation, normalise_record
 from fairseq_ecg.data.record import arrange_leads, known_leads, mv_per_unit
-from fairseq_ecg.data.signal import nan_rows, resample, zscore
+from fairseq_ecg.data.signal import nan_rows, resample, segments
 from fairseq_ecg.errors import ConfigError, DataError
-
-NORMALISATIONS = ("none", "record_zscore")
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ def check_contract(contract: InputContract) -> None:
     Raises:
         ConfigError: an unknown unit, normalisation or filter.
     """
-    if contract.unit != "mV" or contract.filter != "none" or contract.normalisation not in NORMALISATIONS:
+    if contract.unit != "mV" or contract.normalisation not in list(Normalisation):
         raise ConfigError(
-            f"the model wants unit={contract.unit}, filter={contract.filter}, "
-            f"normalisation={contract.normalisation}; this version makes unit=mV, filter=none, "
-            f"normalisation={' or '.join(NORMALISATIONS)}"
+            f"the model wants unit={contract.unit}, normalisation={contract.normalisation}; "
+            f"this version makes unit=mV, normalisation={' or '.join(Normalisation)}"
         )
+    FilterChain.parse(contract.filter)
 
 
 def conform(
@@ -97,8 +97,10 @@ def conform(
     if sampling_rate != contract.sampling_rate:
         values = resample(values, sampling_rate, contract.sampling_rate)
         notes.append(f"resampled from {sampling_rate} to {contract.sampling_rate} Hz")
-    if contract.normalisation == "record_zscore":
-        values = zscore(values)
+    if filters := FilterChain.parse(contract.filter):
+        values = filters.apply(values, contract.sampling_rate)
+        notes.append(f"filtered by {filters}")
+    values = normalise_record(values, contract.leads, Normalisation(contract.normalisation))
     return Conformed(np.ascontiguousarray(values, dtype=np.float32), tuple(notes))
 
 
@@ -121,12 +123,10 @@ def cut(signal: NDArray[np.float32], num_samples: int) -> Segments:
     Shape:
         signal: (L, T) -> (max(1, T // num_samples), L, num_samples).
     """
-    num_leads, length = signal.shape
+    length = signal.shape[1]
     count = length // num_samples
     if count == 0:
         padded = np.pad(signal, ((0, 0), (0, num_samples - length)))
         return Segments(padded[None], np.array([length], dtype=np.int64))
-    whole = signal[:, : count * num_samples].reshape(num_leads, count, num_samples)
-    return Segments(
-        np.ascontiguousarray(whole.transpose(1, 0, 2)), np.full(count, num_samples, dtype=np.int64)
-    )
+    source = np.ascontiguousarray(segments(signal, num_samples))
+    return Segments(source, np.full(count, num_samples, dtype=np.int64))

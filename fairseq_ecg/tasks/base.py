@@ -7,7 +7,6 @@ at the name of a model or criterion.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ from fairseq_ecg.data.dataset import ManifestDataset
 from fairseq_ecg.data.device import prepare_source
 from fairseq_ecg.data.loader import Loader
 from fairseq_ecg.data.manifest import Manifest
+from fairseq_ecg.data.normalise import Normalisation
 from fairseq_ecg.data.pairing import PAIRINGS
 from fairseq_ecg.data.record import lead_name
 from fairseq_ecg.data.sampler import BatchSampler
@@ -44,11 +44,6 @@ class Criterion(Protocol):
         """Registered metrics to compute in validation, with their options."""
 
 
-class Normalisation(StrEnum):
-    NONE = "none"
-    RECORD_ZSCORE = "record_zscore"
-
-
 @dataclass(kw_only=True)
 class EcgTaskConfig:
     """Options that the ECG tasks share."""
@@ -62,7 +57,8 @@ class EcgTaskConfig:
     sample_rate: int | None = None
     """Hz; None: whatever the data have."""
     normalisation: Normalisation = Normalisation.NONE
-    """record_zscore: each lead by its mean and std over its whole record, as ECG-FM expects."""
+    """record_zscore: each lead by its mean and std over its whole record, as ECG-FM expects; ptbxl_zscore: by
+    constants, as CPC expects."""
     enable_padding: bool = False
     """Pad shorter segments of a batch with zeros; otherwise longer ones are cropped to the shortest."""
     max_sample_size: int | None = None
@@ -177,6 +173,9 @@ class EcgTask:
         rates = {name: dataset.sampling_rate for name, dataset in self.datasets.items()}
         if len(set(rates.values())) > 1:
             raise DataError(f"task.data={self.data_dir}: splits of different sampling rates: {rates}")
+        filters = {name: dataset.filter for name, dataset in self.datasets.items()}
+        if len(set(filters.values())) > 1:
+            raise DataError(f"task.data={self.data_dir}: splits filtered differently: {filters}")
 
     def labels(self) -> NDArray[np.float32] | None:
         """One row per idx; None: the task has no labels."""
@@ -260,6 +259,7 @@ class EcgTask:
             num_samples=self._longest(data),
             leads=self.leads,
             normalisation=self.cfg.normalisation.value,
+            filter=data.filter,
         )
 
     @property
@@ -292,7 +292,9 @@ class EcgTask:
 
     def prepare(self, batch: Batch, *, is_train: bool) -> Batch:
         """Stored units to float32 mV, normalised and augmented, where the batch lies."""
-        batch = prepare_source(batch, self.augmentations, self.cfg.normalisation.value, train=is_train)
+        batch = prepare_source(
+            batch, self.augmentations, self.cfg.normalisation.value, train=is_train, leads=self.leads
+        )
         if self.leads == self.chosen_leads:
             return batch
         keep = torch.tensor([lead in self.chosen_leads for lead in self.leads], device=batch.source.device)

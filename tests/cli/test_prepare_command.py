@@ -143,7 +143,7 @@ def test_a_wrong_command_line_is_one_clear_error(tmp_path, monkeypatch, argument
 
 def test_progress_is_plain_lines_without_a_terminal(tmp_path, capsys, monkeypatch):
     seconds = iter(range(0, 1000, 6))
-    monkeypatch.setattr("fairseq_ecg.cli.prepare.time.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("fairseq_ecg.cli._progress.time.monotonic", lambda: next(seconds))
     main(["synthetic", str(tmp_path / "raw"), str(tmp_path / "store"), *SYNTHETIC])
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("2/") and "records/s" in line and "s left" in line for line in lines)
@@ -153,3 +153,50 @@ def test_progress_is_a_bar_on_a_terminal(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     main(["synthetic", str(tmp_path / "raw"), str(tmp_path / "store"), *SYNTHETIC])
     assert "100%" in capsys.readouterr().err
+
+
+def test_a_contract_fixes_the_options_and_says_how_to_go_on(tmp_path, capsys):
+    raw, store_dir = tmp_path / "raw", tmp_path / "store"
+    main(["synthetic", str(raw), str(store_dir), *SYNTHETIC, "--contract", "ecg_fm", "--policy-flat", "zero"])
+    printed = capsys.readouterr().out
+    assert "MANIFEST_DIR --segment-sec 5\n" in printed
+    assert "task.normalisation=record_zscore" in printed
+    choices = Store.open(store_dir).json["choices"]
+    assert choices["contract"] == "ecg_fm"
+    assert (choices["resample"], choices["policy_flat"], choices["policy_missing"]) == (
+        "endpoints",
+        "zero",
+        "skip",
+    )
+
+    eight = ["I", "II", "V1", "V2", "V3", "V4", "V5", "V6"]
+    arguments = ["--num-patients", "1", "--duration-sec", "10", "--contract", "ecg_jepa_finetune"]
+    main(["synthetic", str(tmp_path / "raw10"), str(tmp_path / "jepa"), *arguments])
+    assert "MANIFEST_DIR --segment-sec all\n" in capsys.readouterr().out
+    store = Store.open(tmp_path / "jepa")
+    assert (store.sampling_rate, list(store.leads), store.read(0).shape) == (250, eight, (8, 2500))
+    assert store.json["choices"]["filter"] == "highpass(cutoff=0.67, order=5)|lowpass(cutoff=40.0, order=5)"
+
+    with pytest.raises(ConfigError, match="--sampling-rate 500: the contract fixes it to 250"):
+        main(["synthetic", str(raw), str(tmp_path / "x"), "--contract", "ecg_jepa", "--sampling-rate", "500"])
+    with pytest.raises(ConfigError, match="--contract jepa"):
+        main(["synthetic", str(raw), str(tmp_path / "x"), "--contract", "jepa"])
+
+
+def test_window_filter_and_number_of_samples_are_options_of_their_own(tmp_path, capsys):
+    arguments = ["--num-patients", "1", "--duration-sec", "4", "--window-sec", "3", "--num-samples", "360"]
+    arguments += ["--sampling-rate", "120", "--resample", "endpoints", "--filter", "lowpass(cutoff=20)"]
+    main(["synthetic", str(tmp_path / "raw"), str(tmp_path / "store"), *arguments])
+    store = Store.open(tmp_path / "store")
+    assert store.read(0).shape == (12, 360)
+    assert store.json["choices"]["filter"] == "lowpass(cutoff=20.0, order=5)"
+    assert store.json["choices"]["contract"] is None
+
+
+def test_help_names_the_contracts_and_filters(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    for name in ("wcr", "ecg_fm", "ecg_jepa", "cpc", "ssl", "pclr"):
+        assert f"\n  {name} " in printed
+    assert "median_baseline" in printed

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from fairseq_ecg.data.augment.pipeline import Pipeline
 from fairseq_ecg.data.dataset import ManifestDataset
 from fairseq_ecg.data.device import prepare_source
 from fairseq_ecg.data.manifest import Manifest, write_manifest
+from fairseq_ecg.data.split import SplitOptions, split_stores
+from fairseq_ecg.data.store import Store
 from fairseq_ecg.errors import ConfigError, DataError
 from tests.data.made_stores import make_manifest, make_store, signals
 
@@ -218,3 +221,18 @@ def test_single_files_are_read_for_small_jobs(tmp_path: Path) -> None:
     write_manifest(tmp_path / "m.tsv", "raw", columns)
     with pytest.raises(DataError, match="line 3: sampling_rate is '500 Hz', needed are whole Hz"):
         dataset(Manifest.read(tmp_path / "m.tsv")).gather(keys(0))
+
+
+def test_filters_come_from_the_stores_and_stores_filtered_differently_do_not_mix(tmp_path: Path) -> None:
+    stores = [make_store(tmp_path / name, [200, 200], source=name) for name in ("a", "b")]
+    plain = make_manifest(tmp_path / "plain.tsv", stores[0], 100)
+    assert dataset(plain).filter == "none"
+    path = tmp_path / "b" / "store.json"
+    content = json.loads(path.read_text())
+    content["choices"]["filter"] = "notch(frequency=50.0, quality=30.0)"
+    path.write_text(json.dumps(content))
+    filtered = make_manifest(tmp_path / "filtered.tsv", Store.open(tmp_path / "b"), 100)
+    assert dataset(filtered).filter == "notch(frequency=50.0, quality=30.0)"
+    split_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "both", SplitOptions(segment_sec=1, valid="0"))
+    with pytest.raises(DataError, match=r"b is filtered by notch.*a by none"):
+        dataset(Manifest.read(tmp_path / "both" / "train.tsv"))

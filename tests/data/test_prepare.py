@@ -154,7 +154,7 @@ def test_a_record_of_another_rate_is_resampled_flagged_and_counted(raw, tmp_path
         expected = resample((digital / 1000).astype(np.float32), 257, 500, method)
         assert store.read(1).shape == (12, 5000)
         np.testing.assert_allclose(store.read(1), expected, atol=0.00051)  # half a unit of 1 uV
-    assert store.json["choices"]["resample"] == "linear"
+        assert store.json["choices"]["resample"] == method
 
 
 def test_a_record_too_short_for_the_new_rate_is_left_out(raw, tmp_path):
@@ -259,7 +259,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(raw, tmp_path, monkey
     def full(*_args: object, **_options: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fairseq_ecg.data.store.StoreWriter.add", full)
+    monkeypatch.setattr("fairseq_ecg.data.store_folder.StoreFolder.append", full)
     with pytest.raises(DataError, match="No space left on device"):
         run(raw, tmp_path / "store")
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]

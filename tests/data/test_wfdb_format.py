@@ -5,7 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairseq_ecg.data.wfdb_format import parse_header, read_digital, read_header, read_physical
+from fairseq_ecg.data.wfdb_format import (
+    parse_header,
+    read_digital,
+    read_header,
+    read_physical,
+    to_physical,
+    to_physical_float64,
+)
 from fairseq_ecg.errors import DataError
 from tests.data.wfdb_files import LEADS, samples, write_record
 
@@ -285,6 +292,25 @@ def test_a_header_that_is_not_there_or_names_no_signal_is_refused(tmp_path):
     (tmp_path / "r.hea").write_text("r 0 500 10\n")
     with pytest.raises(DataError, match="names no signals"):
         read_digital(tmp_path / "r.hea")
+
+
+def test_double_precision_is_the_quotient_with_or_without_the_baseline(tmp_path):
+    path = write_record(tmp_path, "A0001", samples(seed=4))
+    digital, header = read_digital(path)
+    digital = digital.copy()
+    digital[2, 5] = -32768
+    signals = [
+        item._replace(calibration=item.calibration._replace(gain=3.0 + row, baseline=10 * row))
+        for row, item in enumerate(header.signals)
+    ]
+    header = header._replace(signals=tuple(signals))
+    exact, shifted = (to_physical_float64(digital, header, reference_baseline=flag) for flag in (False, True))
+    assert np.isnan([exact[2, 5], shifted[2, 5]]).all()
+    for row, time in ((0, 0), (3, 17), (11, 99)):
+        value = int(digital[row, time])
+        assert exact[row, time] == (value - 10 * row) / (3.0 + row)
+        assert shifted[row, time] == value / (3.0 + row)
+    np.testing.assert_allclose(to_physical(digital, header), exact, rtol=1e-6)
 
 
 def test_checksums_that_are_all_0_are_none(tmp_path):

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from fairseq_ecg.contracts import STANDARD_LEADS, InputContract
+from fairseq_ecg.data.filters import FilterChain
+from fairseq_ecg.data.normalise import Normalisation, normalise_record
 from fairseq_ecg.data.signal import resample, zscore
 from fairseq_ecg.errors import ConfigError, DataError
 from fairseq_ecg.infer.conform import conform, cut
@@ -73,7 +75,7 @@ def test_values_that_are_not_finite_and_foreign_leads_are_refused():
         conform(signal(1), sampling_rate=100, leads=["VX"], unit="mV", contract=CONTRACT)
 
 
-@pytest.mark.parametrize("change", [{"filter": "bandpass"}, {"normalisation": "minmax"}, {"unit": "uV"}])
+@pytest.mark.parametrize("change", [{"filter": "comb"}, {"normalisation": "minmax"}, {"unit": "uV"}])
 def test_a_contract_that_cannot_be_met_is_refused(change):
     with pytest.raises(ConfigError, match=next(iter(change.values()))):
         conform(
@@ -91,3 +93,15 @@ def test_a_record_is_cut_into_whole_segments_and_a_short_one_padded():
     assert np.array_equal(short.source[0, :, :150], source[:, :150])
     assert not short.source[0, :, 150:].any()
     assert short.num_samples.tolist() == [150]
+
+
+def test_filters_and_constants_of_a_contract_are_applied_and_said():
+    source = signal()
+    contract = InputContract(
+        sampling_rate=100, num_samples=200, filter="lowpass(cutoff=20)", normalisation="ptbxl_zscore"
+    )
+    conformed = conform(source, sampling_rate=100, leads=STANDARD_LEADS, unit="mV", contract=contract)
+    filtered = FilterChain.parse("lowpass(cutoff=20)").apply(source, 100)
+    expected = normalise_record(filtered, STANDARD_LEADS, Normalisation.PTBXL_ZSCORE)
+    np.testing.assert_array_equal(conformed.signal, expected)
+    assert conformed.notes == ("filtered by lowpass(cutoff=20.0, order=5)",)

@@ -108,8 +108,8 @@ def test_a_random_twin_is_fixed_by_its_seed_and_leaves_the_generator_alone(encod
 def test_what_makes_no_frames_is_no_encoder():
     with pytest.raises(CheckpointError, match="Linear is no encoder"):
         Encoder(model=torch.nn.Linear(1, 1), contract=CONTRACT, name="linear")
-    with pytest.raises(ConfigError, match="filter=notch"):
-        Encoder(model=make_model(), contract=InputContract(filter="notch"), name="tiny")
+    with pytest.raises(ConfigError, match="unknown filter 'comb'"):
+        Encoder(model=make_model(), contract=InputContract(filter="comb"), name="tiny")
 
 
 def test_our_checkpoints_are_found_by_run_folder_link_and_reference_name(tmp_path, encoder):

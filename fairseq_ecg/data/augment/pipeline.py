@@ -11,17 +11,15 @@ it then costs no pass over the samples of its own.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any, Protocol, Self, get_type_hints
+from typing import Protocol, Self
 
 from torch import Tensor
 
 from fairseq_ecg.contracts import Keys
 from fairseq_ecg.data.augment import lead  # noqa: F401  (registers its steps)
+from fairseq_ecg.data.steps import parse_steps
 from fairseq_ecg.data.uniform import Uniform
-from fairseq_ecg.errors import ConfigError, nearest
 from fairseq_ecg.registry import AUGMENTATIONS
 
 
@@ -49,21 +47,8 @@ class Pipeline:
             ConfigError: bad syntax, an unknown step or option, a value of another type, with the nearest
                 known names.
         """
-        if not text.strip():
-            return cls()
-        try:
-            expression = ast.parse(text.strip(), mode="eval").body
-        except SyntaxError as error:
-            raise ConfigError(
-                f"augment={text!r} cannot be read at character {error.offset}; "
-                "write steps as name(option=value) joined by |"
-            ) from None
-        calls = []
-        while isinstance(expression, ast.BinOp) and isinstance(expression.op, ast.BitOr):
-            calls.append(expression.right)
-            expression = expression.left
-        calls.append(expression)
-        return cls([_step(call, text) for call in reversed(calls)])
+        steps = parse_steps(text, "augment", lambda name: AUGMENTATIONS.get(name).config)
+        return cls([(name, AUGMENTATIONS.build(name, config)) for name, config in steps])
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -95,34 +80,3 @@ class Pipeline:
                 return number, gain
             gain = lead_gain(values) if gain is None else gain * lead_gain(values)
         return len(self.steps), gain
-
-
-def _step(call: ast.expr, text: str) -> tuple[str, Augmentation]:
-    if isinstance(call, ast.Name):
-        name, keywords = call.id, []
-    elif isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
-        name, keywords = call.func.id, call.keywords
-    else:
-        raise ConfigError(f"augment={text!r}: {ast.unparse(call)!r} is not a step name(option=value, ...)")
-    entry = AUGMENTATIONS.get(name)
-    types = get_type_hints(entry.config)
-    known = [item.name for item in fields(entry.config)]
-    options: dict[str, Any] = {}
-    for keyword in keywords:
-        if keyword.arg not in known:
-            given = keyword.arg or "**"
-            raise ConfigError(f"augment={text!r}: {name} has no option {given!r}; {nearest(given, known)}")
-        options[keyword.arg] = _value(keyword.value, types[keyword.arg], f"{name}({keyword.arg}=...)", text)
-    return name, AUGMENTATIONS.build(name, entry.config(**options))
-
-
-def _value(node: ast.expr, expected: Any, place: str, text: str) -> Any:
-    try:
-        value = ast.literal_eval(node)
-    except ValueError:
-        raise ConfigError(f"augment={text!r}: {place}: {ast.unparse(node)!r} is not a plain value") from None
-    if expected is float and type(value) is int:
-        return float(value)
-    if expected in (int, float, bool, str) and type(value) is not expected:
-        raise ConfigError(f"augment={text!r}: {place} is {value!r}, needed is {expected.__name__}")
-    return value

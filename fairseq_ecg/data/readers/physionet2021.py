@@ -18,9 +18,11 @@ the headers'.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from fairseq_ecg.contracts import Record
@@ -147,10 +149,9 @@ class PhysioNet2021:
 
 def database_of(path: Path, raw_dir: Path) -> str:
     """The database a record belongs to: by the nearest folder of that name, else by the record's name."""
-    for part in reversed(path.parent.relative_to(raw_dir.parent).parts):
-        name = _OTHER_NAMES.get(part.lower(), part.lower())
-        if name in DATABASES:
-            return name
+    named = _database_of_folder(os.path.dirname(path), raw_dir)
+    if named:
+        return named
     match = re.fullmatch(r"([A-Z]+)(\d+)", path.stem)
     if match is None:
         return OTHER
@@ -160,6 +161,18 @@ def database_of(path: Path, raw_dir: Path) -> str:
     return _PREFIXES.get(prefix, OTHER)
 
 
+# Folders hold thousands of records each: taken apart once, they cost a look-up.
+@lru_cache(maxsize=4096)
+def _database_of_folder(folder: str, raw_dir: Path) -> str:
+    """The innermost part of a folder's path, from ``raw_dir`` down, that names a database; or nothing."""
+    for part in reversed(Path(folder).relative_to(raw_dir.parent).parts):
+        name = _OTHER_NAMES.get(part.lower(), part.lower())
+        if name in DATABASES:
+            return name
+    return ""
+
+
 def _group(path: Path) -> str:
     """The folder ``g1`` ... ``gN`` a record of the release lies in."""
-    return path.parent.name if re.fullmatch(r"g\d+", path.parent.name) else ""
+    folder = os.path.basename(os.path.dirname(path))
+    return folder if re.fullmatch(r"g\d+", folder) else ""

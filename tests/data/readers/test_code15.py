@@ -64,8 +64,8 @@ def test_a_missing_part_is_named_once_with_what_it_costs(tree, tmp_path_factory)
     report = prepare(Code15(Code15Config()), tree, store, PrepareOptions(sampling_rate=400))
     assert (report.num_records, report.num_found) == (1, 2)
     assert report.rejected == {"missing file": 1}
-    assert report.findings[0].record == "exams_part10.hdf5"
-    assert "the part does not exist; 2 exams of exams.csv are lost with it" in report.findings[0].reason
+    assert report.first_left_out.startswith("exams_part10.hdf5: ")
+    assert "the part does not exist; 2 exams of exams.csv are lost with it" in report.first_left_out
     (tree / "exams_part2.hdf5").unlink()
     with pytest.raises(
         DataError, match=r"no exams_part\*\.hdf5 in it; exams\.csv names exams_part2\.hdf5, exa"
