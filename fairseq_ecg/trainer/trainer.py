@@ -21,7 +21,7 @@ from fairseq_ecg.config import RunConfig
 from fairseq_ecg.contracts import Batch
 from fairseq_ecg.models.base import EcgModel
 from fairseq_ecg.registry import CRITERIA, LR_SCHEDULERS, OPTIMIZERS, TASKS
-from fairseq_ecg.trainer.build import BuiltModel, build_model
+from fairseq_ecg.trainer.build import BuiltModel, build_model, own_checkpoint
 from fairseq_ecg.trainer.checkpoint import CheckpointFolder, CheckpointMeta
 from fairseq_ecg.trainer.clock import Clock, grouped, peak_flops
 from fairseq_ecg.trainer.diagnose import first_nonfinite
@@ -72,7 +72,12 @@ class Trainer:
         self.subsets = [] if cfg.dataset.disable_validation else cfg.dataset.valid_subsets
         for subset in self.subsets:
             self.task.load(subset)
-        self.built: BuiltModel = build_model(cfg.model, contract=self.task.contract, seed=cfg.common.seed)
+        self.built: BuiltModel = build_model(
+            cfg.model,
+            contract=self.task.contract,
+            seed=cfg.common.seed,
+            resumed=own_checkpoint(cfg.checkpoint),
+        )
         cfg.model = self.built.choice
         self.model: EcgModel = self.built.model.to(self.device)
         self.criterion.validate_model(self.model)
