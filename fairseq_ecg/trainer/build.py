@@ -71,7 +71,7 @@ class BuiltModel:
 
 
 def own_checkpoint(cfg: CheckpointConfig) -> Path | None:
-    """The checkpoint of its own that a run will be resumed from; None when it starts anew or from another's."""
+    """The checkpoint of its own that a run will be resumed from; None when it starts otherwise."""
     if cfg.restore_file.removesuffix(".pt") != "checkpoint_last":
         return None
     return CheckpointFolder(cfg).last()
@@ -82,9 +82,8 @@ def build_model(
 ) -> BuiltModel:
     """Initialise from the seed, then take over ``model_path`` when the model has one.
 
-    Args:
-        resumed: checkpoint of a run that is resumed, see ``own_checkpoint``. It stands in for ``model_path``,
-            which may have moved since: sizes and sources are there, and the resume replaces all weights.
+    ``resumed``, the run's ``own_checkpoint``, stands in for ``model_path``, which may have moved since: sizes
+    and sources are there, and the resume replaces all weights.
 
     Raises:
         ConfigError: the class is no EcgModel, or the data are not what the pre-trained encoder was made for.
@@ -113,9 +112,7 @@ def build_model(
         raise CheckpointError(f"model {choice.name!r} has an option model_path but cannot take over weights")
     report: LoadReport = load(pretrained.tensors, pretrained.model)
     model.validate_contract(contract)
-    return BuiltModel(
-        model, Choice(choice.name, model.cfg), pretrained.sources, None if resumed else report
-    )
+    return BuiltModel(model, Choice(choice.name, model.cfg), pretrained.sources, None if resumed else report)
 
 
 def check_contract(trained: InputContract, data: InputContract, what: str) -> None:
