@@ -536,6 +536,26 @@ def test_a_segment_file_that_cannot_be_read_ends_no_run_and_is_listed(
     assert f"record 'A3': {folder / 'A3_0.mat'} {reason}" in line
 
 
+@pytest.mark.parametrize("broken", [[3], [0, 1]])  # the last two are the first ones of the manifest
+def test_a_batch_of_nothing_but_unreadable_files_counts_nothing(broken, tmp_path):
+    folder, run = make_mat_segments(tmp_path / "mat"), tmp_path / "run"
+    for number in broken:
+        remove(folder / f"A{number}_0.mat")
+    alone = ["dataset.batch_size=1", "optimization.max_update=0", "optimization.max_epoch=1"]
+    assert main(diagnose(folder, run, *alone)) == 0
+    assert {row[1] for row in rejected_rows(run)} == {f"A{number}" for number in broken}
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    (valid,) = (line for line in lines if line["kind"] == "valid")
+    arrays = tmp_path / "arrays"
+    assert main(validate(run, "common_eval.extract=[output]", f"common_eval.results_path={arrays}")) == 0
+    logits = np.load(arrays / "outputs_valid.npy")
+    targets = np.load(arrays / "targets_valid.npy")
+    read = [row for row in range(7) if row not in broken]
+    assert np.isnan(logits).all(axis=1).tolist() == [row in broken for row in range(7)]
+    # Half a unit of the last digit: the two validations sum in the same order, and these metrics are counts.
+    assert valid["accuracy"] == pytest.approx(((logits[read] > 0) == targets[read]).mean(), abs=1e-6)
+
+
 def test_what_is_listed_stays_listed_when_a_run_goes_on(tmp_path):
     folder, run = make_mat_segments(tmp_path / "mat"), tmp_path / "run"
     content = (folder / "A3_0.mat").read_bytes()
