@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fairseq_ecg.contracts import Batch, StepOutput
 from fairseq_ecg.errors import ConfigError
+from fairseq_ecg.models.base import encoder_output
 from fairseq_ecg.registry import register_criterion
 
 
@@ -83,7 +84,7 @@ class Cmsc(nn.Module):
         return {}
 
     def forward(self, model: nn.Module, batch: Batch) -> StepOutput:
-        encoded = model(batch.source, batch.padding_mask)  # models.base.EncoderOutput
+        encoded = encoder_output(model(batch.source, batch.padding_mask))
         with torch.autocast(batch.source.device.type, enabled=False):
             mean, count = cmsc_loss(
                 encoded.pooled().float(), batch.patient, batch.segment, self.cfg.temp, self.cfg.eps
