@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_ecg.contracts import InputContract
-from fairseq_ecg.errors import CheckpointError, ConfigError
+from fairseq_ecg.errors import CheckpointError
 from fairseq_ecg.nn.pooling import masked_mean
 
 
@@ -31,21 +31,6 @@ class EncoderOutput:
     def pooled(self) -> Tensor:
         """Mean over the frames that are not padding: (B, C)."""
         return masked_mean(self.frames, self.padding_mask)
-
-
-def encoder_output(output: object) -> EncoderOutput:
-    """The frames in what a model answers: the answer itself, or its part ``encoder``.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    encoded = getattr(output, "encoder", output)
-    if not isinstance(encoded, EncoderOutput):
-        raise ConfigError(
-            f"the model answers with {type(output).__name__}, which holds no EncoderOutput as 'encoder'; "
-            "choose a model that returns its frames (fairseq-ecg list models)"
-        )
-    return encoded
 
 
 @runtime_checkable

@@ -98,7 +98,7 @@ def test_what_cannot_work_is_refused() -> None:
         CmscConfig(temp=0.0)
     with pytest.raises(ConfigError, match="needs an encoder"):
         Cmsc(CmscConfig()).validate_model(torch.nn.Linear(2, 2))
-    with pytest.raises(ConfigError, match="answers with Tensor, which holds no EncoderOutput"):
+    with pytest.raises(ConfigError, match="needs a model that returns its frames, this one returns Tensor"):
         Cmsc(CmscConfig())(lambda source, padding_mask: source, pairs(2))
 
 
