@@ -55,6 +55,15 @@ class World:
         dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self.host_group)
         return bool(votes.item())
 
+    def agrees(self, values: list[int]) -> bool:
+        """Whether every rank has the same numbers; asked through the hosts."""
+        if self.size == 1:
+            return True
+        mine = torch.tensor(values)
+        everyones = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(everyones, mine, group=self.host_group)
+        return all(torch.equal(mine, theirs) for theirs in everyones)
+
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier(group=self.host_group)

@@ -44,7 +44,7 @@ def train_here(cfg: RunConfig) -> int:
     with joined(cfg.distributed_training, cpu=cfg.common.cpu) as world:
         trainer = Trainer.from_config(cfg, world)
         results = trainer.run()
-        if world.is_main:
+        if world.is_main and results:
             path = Path(cfg.checkpoint.save_dir) / RESULTS
             path.write_text(json.dumps(results, indent=1), encoding="utf-8")
         return trainer.exit_status

@@ -90,36 +90,56 @@ class Adam:
         self.groups = parameter_groups(model, cfg)
         self.names = [name for group in self.groups for name in group.names]
         self.parameters = [parameters[name] for name in self.names]
+        self.by_name = dict(zip(self.names, self.parameters, strict=True))
+        self.num_steps = dict.fromkeys(self.names, 0)
         if not self.parameters:
             raise ConfigError("the model has no trainable parameter; is everything frozen?")
         self.optimizer = torch.optim.Adam(
-            [{"params": [parameters[name] for name in group.names]} for group in self.groups],
+            self.parameters,
             lr=0.0,
             betas=(cfg.adam_betas[0], cfg.adam_betas[1]),
             eps=cfg.adam_eps,
             fused=True,
         )
+        self.template = {
+            key: value for key, value in self.optimizer.param_groups[0].items() if key != "params"
+        }
 
-    def step(self, rate: float, num_steps: int, skip: Tensor) -> None:
-        """Change the parameters once.
+    def step(self, rate: float, skip: Tensor, *, is_skipped: bool = False) -> None:
+        """Change the parameters that have a gradient once; the others are left alone, decay included.
 
         Args:
             rate: learning rate before the groups' multipliers.
-            num_steps: parameter changes made so far (t - 1).
             skip: () float32 on the parameters' device; 1 leaves parameters and moments as they are.
+            is_skipped: the host knows already that ``skip`` is 1 (fp16). A skip it does not know of makes its
+                own count of steps, which only the correction of eps uses, one too high until a resume.
         """
-        correction = (1.0 - self.cfg.adam_betas[1] ** (num_steps + 1)) ** 0.5
-        for group, described in zip(self.optimizer.param_groups, self.groups, strict=True):
-            group["lr"] = rate * described.lr_scale
-            group["eps"] = self.cfg.adam_eps / correction
-            if described.weight_decay:
-                decay = group["lr"] * described.weight_decay
+        # Parameters that were frozen have made fewer steps: eps is corrected by each one's own count.
+        parts: dict[tuple[int, int], list[str]] = {}
+        for number, group in enumerate(self.groups):
+            for name in group.names:
+                if self.by_name[name].grad is not None:
+                    parts.setdefault((number, self.num_steps[name]), []).append(name)
+        groups = []
+        for (number, count), names in parts.items():
+            lr = rate * self.groups[number].lr_scale
+            parameters: list[Tensor] = [self.by_name[name] for name in names]
+            correction = (1.0 - self.cfg.adam_betas[1] ** (count + 1)) ** 0.5
+            eps = self.cfg.adam_eps / correction
+            groups.append({**self.template, "params": parameters, "lr": lr, "eps": eps})
+            if self.groups[number].weight_decay:
+                decay = lr * self.groups[number].weight_decay
                 with torch.no_grad():
-                    keep = [1.0 - skip] * len(group["params"])
-                    torch._foreach_addcmul_(group["params"], group["params"], keep, value=-decay)
+                    keep = [1.0 - skip] * len(parameters)
+                    torch._foreach_addcmul_(parameters, parameters, keep, value=-decay)
+        self.optimizer.param_groups = groups
         # The fused kernel reads this flag on the device: no host synchronisation decides about a bad update.
         self.optimizer.found_inf = skip  # type: ignore[attr-defined]
         self.optimizer.step()
+        if not is_skipped:
+            for names in parts.values():
+                for name in names:
+                    self.num_steps[name] += 1
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -151,6 +171,7 @@ class Adam:
                     f"optimizer state of {name!r} has shape {tuple(entry['exp_avg'].shape)}, "
                     f"the parameter {tuple(parameter.shape)}; use checkpoint.reset_optimizer=true"
                 )
+            self.num_steps[name] = int(entry["step"])
             self.optimizer.state[parameter] = {
                 key: value.to(parameter.device, copy=True) for key, value in entry.items()
             }

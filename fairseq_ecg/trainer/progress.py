@@ -15,8 +15,8 @@ class Progress:
     batches_done: int = 0
     """Global micro-batches of this epoch that were trained on (not merely loaded)."""
     segments: int = 0
-    skipped_fp16: int = 0
-    """Updates the fp16 loss scaler skipped: Adam's own count of steps is without them."""
+    schedule_start: int = 0
+    """Update at which the learning-rate schedule began (``checkpoint.reset_lr_scheduler``)."""
     train_seconds: float = 0.0
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING
 
 from fairseq_ecg.errors import CheckpointError
 from fairseq_ecg.models.base import load_tensors
-from fairseq_ecg.trainer.build import read_pretrained
-from fairseq_ecg.trainer.checkpoint import load_weights, read_optimizer, read_state, read_tensors, resolve
+from fairseq_ecg.trainer.build import check_contract, read_pretrained
+from fairseq_ecg.trainer.checkpoint import (
+    load_weights,
+    read_config,
+    read_optimizer,
+    read_state,
+    read_tensors,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from fairseq_ecg.trainer.trainer import Trainer
@@ -28,11 +35,17 @@ def restore(trainer: Trainer) -> None:
         if own is not None:
             _continue(trainer, own)
         elif cfg.finetune_from_model:
-            _start_from(trainer, resolve(cfg.finetune_from_model))
-        return
-    wanted = cfg.restore_file
-    inside = Path(cfg.save_dir) / wanted
-    _continue(trainer, resolve(wanted if Path(wanted).exists() or Path(wanted).is_absolute() else inside))
+            _start_from(trainer, cfg.finetune_from_model)
+    else:
+        wanted = cfg.restore_file
+        inside = Path(cfg.save_dir) / wanted
+        _continue(trainer, resolve(wanted if Path(wanted).exists() or Path(wanted).is_absolute() else inside))
+    progress = trainer.progress
+    if not trainer.world.agrees([progress.num_updates, progress.epoch, progress.batches_done]):
+        raise CheckpointError(
+            f"the processes have found different checkpoints in checkpoint.save_dir={cfg.save_dir} (this one "
+            f"update {progress.num_updates}); it must be one folder that all of them see"
+        )
 
 
 def _continue(trainer: Trainer, folder: Path) -> None:
@@ -56,11 +69,18 @@ def _continue(trainer: Trainer, folder: Path) -> None:
     if cfg.reset_dataloader:
         state.update(epoch=1, batches_done=0)
     if cfg.reset_lr_scheduler:
-        state.update(num_updates=0)
-    if not cfg.reset_optimizer:
-        trainer.optimizer.load_state_dict(read_optimizer(folder))
-    else:
+        state.update(schedule_start=state["num_updates"])
+    if cfg.reset_optimizer:
         state["scaler"] = trainer.precision.state_dict()
+    else:
+        moments = read_optimizer(folder)
+        if not moments and state["num_updates"]:
+            raise CheckpointError(
+                f"{folder} has no optimizer state (checkpoint.no_save_optimizer_state?); start the optimizer "
+                "anew with checkpoint.reset_optimizer=true"
+            )
+        trainer.optimizer.load_state_dict(moments)
+    trainer.earlier_sources |= set(read_config(folder).get("sources") or ())
     trainer.load_state_dict(state)
     trainer.log.note(
         f"resumed {folder.name} of {folder.parent.parent}: {report}; update {trainer.progress.num_updates}, "
@@ -68,7 +88,12 @@ def _continue(trainer: Trainer, folder: Path) -> None:
     )
 
 
-def _start_from(trainer: Trainer, path: Path) -> None:
+def _start_from(trainer: Trainer, path: str) -> None:
     """Only weights: optimizer, schedule and data order start anew."""
-    report = load_tensors(trainer.model, read_pretrained(path).tensors, source=str(path))
+    pretrained = read_pretrained(path)
+    if pretrained.contract is not None:
+        option = f"checkpoint.finetune_from_model={path}"
+        check_contract(pretrained.contract, trainer.task.contract, option)
+    report = load_tensors(trainer.model, pretrained.tensors, source=path)
+    trainer.earlier_sources |= set(pretrained.sources)
     trainer.log.note(f"started from the weights of {path}: {report}")

@@ -7,14 +7,13 @@ generator state and N processes do what one process does with N times the micro-
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from fairseq_ecg.config import RunConfig
@@ -26,7 +25,7 @@ from fairseq_ecg.trainer.checkpoint import CheckpointFolder, CheckpointMeta
 from fairseq_ecg.trainer.clock import Clock, grouped, peak_flops
 from fairseq_ecg.trainer.diagnose import first_nonfinite
 from fairseq_ecg.trainer.distributed import World
-from fairseq_ecg.trainer.intervals import what_is_due
+from fairseq_ecg.trainer.intervals import Stop, what_is_due
 from fairseq_ecg.trainer.log import RunLog
 from fairseq_ecg.trainer.meters import Meters, in_bits
 from fairseq_ecg.trainer.optim import clip_factor, overridden, total_norm
@@ -39,13 +38,7 @@ from fairseq_ecg.trainer.selection import Selection
 from fairseq_ecg.trainer.standin import frozen_statistics
 from fairseq_ecg.trainer.stopping import SignalWatch, limit_reached
 from fairseq_ecg.trainer.validate import build_metrics, evaluate_subset
-
-# torch 2.13 renamed the option; its old name warns there, the new one is unknown to 2.10.
-BUFFER_OPTION = (
-    "forward_sync_buffers"
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-    else "broadcast_buffers"
-)
+from fairseq_ecg.trainer.wrap import wrap
 
 
 class Trainer:
@@ -54,8 +47,7 @@ class Trainer:
     Raises:
         FairseqEcgError: at start-up, when config, data, model and criterion do not fit together.
         FloatingPointError: too many updates in a row were skipped for a non-finite gradient, or the fp16 loss
-        scale
-            collapsed; the last good checkpoint is intact.
+            scale collapsed; the last good checkpoint is intact.
     """
 
     def __init__(self, cfg: RunConfig, world: World) -> None:
@@ -78,7 +70,7 @@ class Trainer:
         self.criterion.validate_model(self.model)
         self.task.validate_model(self.model)
         build_metrics(self.criterion, self.task)  # those that do not fit the labels are refused here
-        self.wrapped = self._wrap()
+        self.wrapped = wrap(self.model, cfg, world)
         options = overridden(cfg.optimizer.config, cfg.checkpoint.optimizer_overrides)
         self.optimizer = OPTIMIZERS.build(cfg.optimizer.name, options, model=self.model)
         self.schedule = LR_SCHEDULERS.build(
@@ -92,39 +84,18 @@ class Trainer:
         )
         self.progress = Progress()
         self.selection = Selection(cfg.checkpoint)
+        self.saved_selection = self.selection.state_dict()
         self.meters, self.epoch_meters = Meters(self.device), Meters(self.device)
         # Updates skipped in all and in a row, counted on the device and read when the host looks anyway.
         self.skips = torch.zeros(2, device=self.device)
         self.folder = CheckpointFolder(cfg.checkpoint)
         self.last_saved = -1
+        self.earlier_sources = set(self.built.sources)
         self.num_rejected = 0
         self.updates_per_epoch = 0
         self.clock: Clock | None = None
         self.signals = SignalWatch()
         self.results: dict[str, float] = {}
-
-    def _wrap(self) -> nn.Module:
-        model: nn.Module = self.model
-        if self.cfg.common.compile:
-            # The loss stays outside: its reductions run in float32 whatever the autocast type.
-            model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
-        if self.world.size == 1:
-            return model
-        options = self.cfg.distributed_training
-        buffers: dict[str, Any] = {BUFFER_OPTION: options.broadcast_buffers}
-        wrapped = DistributedDataParallel(
-            model,
-            device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            find_unused_parameters=options.find_unused_parameters or self.model.has_unused_parameters,
-            bucket_cap_mb=options.bucket_cap_mb,
-            gradient_as_bucket_view=True,
-            **buffers,
-        )
-        if options.ddp_comm_hook == "fp16":
-            from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
-
-            wrapped.register_comm_hook(None, fp16_compress_hook)
-        return wrapped
 
     # One update -------------------------------------------------------------------------------------------
 
@@ -154,12 +125,12 @@ class Trainer:
         grad_norm = total_norm(gradients)
         torch._foreach_mul_(gradients, clip_factor(grad_norm, self.cfg.optimization.clip_norm))
         skip, skipped_now = self.precision.skip_flag(grad_norm)
-        self.optimizer.step(self.rate, self.progress.num_updates - self.progress.skipped_fp16, skip)
+        self.optimizer.step(self.rate, skip, is_skipped=skipped_now)
         self.optimizer.zero_grad()
-        self.note_update(grad_norm, skip, skipped_now)
+        self.note_update(grad_norm, skip)
 
-    def note_update(self, grad_norm: Tensor, skip: Tensor, skipped_now: bool) -> None:
-        """Count the update, and tell the model unless it is known to have been skipped."""
+    def note_update(self, grad_norm: Tensor, skip: Tensor) -> None:
+        """Count the update and tell the model."""
         self.skips = torch.stack([self.skips[0] + skip, (self.skips[1] + 1) * skip])
         ones, kept = torch.ones_like(skip), 1.0 - skip
         clip_norm = self.cfg.optimization.clip_norm
@@ -170,12 +141,12 @@ class Trainer:
         self.meters.add(logs)
         self.epoch_meters.add(logs)
         self.progress.num_updates += 1
-        self.progress.skipped_fp16 += int(skipped_now)
         self.model.after_update(self.progress.num_updates, skip)
 
     @property
     def rate(self) -> float:
-        return float(self.schedule.rate(self.progress.num_updates, self.progress.epoch))
+        since = self.progress.num_updates - self.progress.schedule_start
+        return float(self.schedule.rate(since, self.progress.epoch))
 
     def gradients(self) -> list[Tensor]:
         return [parameter.grad for parameter in self.optimizer.parameters if parameter.grad is not None]
@@ -212,6 +183,9 @@ class Trainer:
                     # Only now: a run that does not fit what is there must leave it as it is.
                     write_run_files(self.cfg, run_dir)
                 self.announce()
+                for subset in self.subsets:
+                    # Forms the batches: what is wrong with them is better known now than after an epoch.
+                    self.task.loader(subset, epoch=1, is_train=False).close()
                 self.check_selection()
                 while not (reason := self.reason_to_stop()):
                     self.train_epoch()
@@ -242,6 +216,12 @@ class Trainer:
         freq = self.cfg.optimization.update_freq
         size = freq[min(epoch, len(freq)) - 1]
         remaining = -(-len(loader) // size)
+        if not remaining:
+            # Resumed with larger batches or fewer segments: nothing of this epoch is left.
+            self.log.note(f"epoch {epoch} has no micro-batch after {self.progress.batches_done}; next epoch")
+            loader.close()
+            self.end_epoch()
+            return
         if not self.progress.batches_done:
             self.updates_per_epoch = remaining
         self.log.begin_epoch(epoch, self.progress.num_updates, self.progress.num_updates + remaining)
@@ -261,8 +241,8 @@ class Trainer:
                 self.watch_nonfinite(batches[-1])
                 if not remaining:
                     self.end_epoch()
-                stop = bool(self.reason_to_stop())
-                self.validate_and_save(epoch, is_epoch_end=not remaining, must_stop=stop)
+                stop = self.stop_now()
+                self.validate_and_save(epoch, is_epoch_end=not remaining, stop=stop)
                 if stop or self.selection.exhausted:
                     if remaining and not self.subsets:
                         self.results = in_bits(self.epoch_meters.reduce(world))
@@ -340,6 +320,12 @@ class Trainer:
             line["gb_max"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         self.log.line("train_inner", line)
 
+    def stop_now(self) -> Stop | None:
+        """Whether the update just done is the last one: at a limit, or at once because somebody waits."""
+        if self.interrupted():
+            return Stop.AT_ONCE
+        return Stop.AT_LIMIT if self.reason_to_stop() else None
+
     def reason_to_stop(self) -> str:
         """Why the run must end before the next update, the same on every rank; empty to go on."""
         return (
@@ -381,18 +367,24 @@ class Trainer:
 
     # Validation and checkpoints ---------------------------------------------------------------------------
 
-    def validate_and_save(self, epoch: int, *, is_epoch_end: bool, must_stop: bool) -> None:
-        """Validate and save when the intervals say so, in that order."""
+    def validate_and_save(self, epoch: int, *, is_epoch_end: bool, stop: Stop | None) -> None:
+        """Validate and save when the intervals say so, in that order.
+
+        A validation that only the end of a run asks for is left out of what is saved of the selection: the
+        run may go on from here, and must then count as one that was never stopped.
+        """
         due = what_is_due(
             self.cfg.dataset,
             self.cfg.checkpoint,
             num_updates=self.progress.num_updates,
             epoch=epoch,
             is_epoch_end=is_epoch_end,
-            must_stop=must_stop,
+            stop=stop,
         )
+        before = self.selection.state_dict()
         improved = self.validate(epoch) if due.validate and self.subsets else False
-        if due.save or improved:
+        self.saved_selection = before if due.only_for_stop else self.selection.state_dict()
+        if due.save or improved or self.selection.exhausted:
             self.save(epoch, is_epoch_end=is_epoch_end, is_interval=due.at_interval, improved=improved)
 
     def validate(self, epoch: int) -> bool:
@@ -464,7 +456,7 @@ class Trainer:
             contract=self.task.contract,
             label_names=list(self.task.label_names),
             thresholds=None,
-            sources=sorted({*self.built.sources, *self.task.sources(self.cfg.dataset.train_subset)}),
+            sources=sorted(self.earlier_sources | {*self.task.sources(self.cfg.dataset.train_subset)}),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -474,7 +466,7 @@ class Trainer:
             "train_seconds": self.seconds,
             "skips": self.skips.tolist(),
             "scaler": self.precision.state_dict(),
-            "selection": self.selection.state_dict(),
+            "selection": self.saved_selection,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -482,6 +474,7 @@ class Trainer:
         self.skips = torch.tensor(state["skips"], device=self.device)
         self.precision.load_state_dict(state["scaler"])
         self.selection.load_state_dict(state["selection"])
+        self.saved_selection = self.selection.state_dict()
         self.last_saved = self.progress.num_updates
 
     def announce(self) -> None:

@@ -198,7 +198,6 @@ def test_restore_file_names_another_checkpoint(finished, manifest_dir, tmp_path)
     [
         ("reset_optimizer", {"optimizer": {}}),
         ("reset_dataloader", {"batches_done": 0}),
-        ("reset_lr_scheduler", {"num_updates": 0}),
     ],
 )
 def test_each_reset_leaves_out_its_part(finished, manifest_dir, tmp_path, option, changed):
@@ -299,3 +298,87 @@ def test_validation_draws_depend_on_the_fixed_seed_even_if_it_is_0(manifest_dir,
         )
         losses.append(Trainer.from_config(cfg).evaluate("valid", None)["loss"])
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_resetting_the_schedule_starts_it_anew_and_keeps_the_count(finished, manifest_dir, tmp_path):
+    options = [f"checkpoint.restore_file={finished}", "lr_scheduler.warmup_updates=10"]
+    kept = start(pretraining(manifest_dir, tmp_path / "kept", *options))
+    anew = start(pretraining(manifest_dir, tmp_path / "anew", *options, "checkpoint.reset_lr_scheduler=true"))
+    assert (kept.progress.num_updates, anew.progress.num_updates) == (3, 3)
+    assert (kept.rate, anew.rate) == pytest.approx((4e-4, 1e-4))
+
+
+def test_a_missing_optimizer_state_is_not_passed_over(manifest_dir, tmp_path):
+    options = ["checkpoint.no_save_optimizer_state=true"]
+    Trainer.from_config(pretraining(manifest_dir, tmp_path, "optimization.max_update=1", *options)).run()
+    with pytest.raises(CheckpointError, match=r"has no optimizer state.*reset_optimizer=true"):
+        start(pretraining(manifest_dir, tmp_path, *options))
+    assert (
+        start(pretraining(manifest_dir, tmp_path, "checkpoint.reset_optimizer=true")).progress.num_updates
+        == 1
+    )
+
+
+def test_larger_batches_after_a_resume_go_on_with_the_next_epoch(manifest_dir, tmp_path):
+    first = diagnosis(manifest_dir, tmp_path, "dataset.batch_size=2", "optimization.max_update=12")
+    Trainer.from_config(first).run()
+    trainer = Trainer.from_config(
+        diagnosis(manifest_dir, tmp_path, "dataset.batch_size=8", "optimization.max_update=14")
+    )
+    trainer.run()
+    assert (trainer.progress.num_updates, trainer.progress.epoch) == (14, 2)
+
+
+def test_bad_validation_data_are_known_before_the_first_update(manifest_dir, tmp_path):
+    cfg = pretraining(
+        manifest_dir,
+        tmp_path / "run",
+        "dataset.disable_validation=false",
+        "dataset.valid_subset=valid",
+        "dataset.max_tokens_valid=10",
+    )
+    with pytest.raises(ConfigError, match="max_tokens=10"):
+        Trainer.from_config(cfg).run()
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_weights_made_for_other_input_are_refused_and_their_sources_kept(finished, manifest_dir, tmp_path):
+    source = f"checkpoint.finetune_from_model={finished}"
+    with pytest.raises(ConfigError, match="normalisation"):
+        start(pretraining(manifest_dir, tmp_path / "a", source, "task.normalisation=record_zscore"))
+    assert start(pretraining(manifest_dir, tmp_path / "b", source)).meta.sources == ["tiny"]
+
+
+def test_a_frozen_encoder_stays_as_it_is_under_weight_decay(manifest_dir, tmp_path):
+    cfg = diagnosis(manifest_dir, tmp_path, "model.freeze_finetune_updates=2", "optimizer.weight_decay=0.5")
+    trainer = Trainer.from_config(cfg)
+    before = {name: value.clone() for name, value in trainer.model.encoder.state_dict().items()}
+    with trainer.task.loader("train", epoch=1, is_train=True) as loader:
+        for number, batch in zip(range(3), loader, strict=False):
+            same = all(torch.equal(before[name], v) for name, v in trainer.model.encoder.state_dict().items())
+            assert same, f"before update {number}"
+            trainer.update([batch])
+    assert not torch.equal(before["layer_norm.weight"], trainer.model.encoder.layer_norm.weight)
+
+
+def test_a_run_that_early_stopping_ended_stays_ended(manifest_dir, tmp_path):
+    options = ["checkpoint.best_checkpoint_metric=loss", "checkpoint.maximize_best_checkpoint_metric=true"]
+    options += ["checkpoint.patience=1", "optimization.lr=[1e-2]", "dataset.validate_interval_updates=3"]
+    ended = Trainer.from_config(diagnosis(manifest_dir, tmp_path, *options))
+    ended.run()
+    again = Trainer.from_config(diagnosis(manifest_dir, tmp_path, *options))
+    again.run()
+    assert again.progress.num_updates == ended.progress.num_updates
+
+
+def test_stopping_for_a_limit_does_not_use_up_patience(manifest_dir, tmp_path):
+    """lr 0 never improves: the run must end where it would have ended without the stops."""
+    options = ["checkpoint.patience=3", "optimization.lr=[0.0]", "optimization.stop_min_lr=-1.0"]
+    whole = Trainer.from_config(diagnosis(manifest_dir, tmp_path / "whole", *options))
+    whole.run()
+    for limit in (1, 2, 3, 5):
+        cfg = diagnosis(manifest_dir, tmp_path / "parts", *options, f"optimization.max_update={limit}")
+        Trainer.from_config(cfg).run()
+    parts = Trainer.from_config(diagnosis(manifest_dir, tmp_path / "parts", *options))
+    parts.run()
+    assert parts.progress.num_updates == whole.progress.num_updates

@@ -3,17 +3,17 @@
 import pytest
 
 from fairseq_ecg.config import CheckpointConfig, DatasetConfig
-from fairseq_ecg.trainer.intervals import Due, what_is_due
+from fairseq_ecg.trainer.intervals import Stop, what_is_due
 
 
-def due(*, updates=7, epoch=3, end=False, stop=False, dataset=None, checkpoint=None):
+def due(*, updates=7, epoch=3, end=False, stop=None, dataset=None, checkpoint=None):
     return what_is_due(
         DatasetConfig(**(dataset or {})),
         CheckpointConfig(**(checkpoint or {})),
         num_updates=updates,
         epoch=epoch,
         is_epoch_end=end,
-        must_stop=stop,
+        stop=stop,
     )
 
 
@@ -22,7 +22,7 @@ def due(*, updates=7, epoch=3, end=False, stop=False, dataset=None, checkpoint=N
     [
         ({}, False, False, False),
         ({"end": True}, True, True, False),
-        ({"stop": True}, True, True, False),
+        ({"stop": Stop.AT_LIMIT}, True, True, False),
         ({"end": True, "dataset": {"validate_interval": 2}}, False, True, False),
         ({"end": True, "checkpoint": {"save_interval": 2}}, True, False, False),
         ({"dataset": {"validate_interval_updates": 7}}, True, False, False),
@@ -36,8 +36,19 @@ def due(*, updates=7, epoch=3, end=False, stop=False, dataset=None, checkpoint=N
             False,
         ),
         ({"end": True, "dataset": {"validate_after_updates": 8}}, False, True, False),
-        ({"stop": True, "dataset": {"validate_after_updates": 8}}, False, True, False),
+        ({"stop": Stop.AT_LIMIT, "dataset": {"validate_after_updates": 8}}, False, True, False),
     ],
 )
 def test_what_is_due_after_an_update(case, validate, save, at_interval):
-    assert due(**case) == Due(validate=validate, save=save, at_interval=at_interval)
+    found = due(**case)
+    assert (found.validate, found.save, found.at_interval) == (validate, save, at_interval)
+
+
+def test_a_signal_saves_and_does_not_validate():
+    found = due(end=True, stop=Stop.AT_ONCE, dataset={"validate_interval_updates": 7})
+    assert (found.validate, found.save) == (False, True)
+
+
+def test_a_validation_knows_that_only_the_end_asked_for_it():
+    assert due(stop=Stop.AT_LIMIT).only_for_stop
+    assert not due(stop=Stop.AT_LIMIT, end=True).only_for_stop

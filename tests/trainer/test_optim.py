@@ -52,9 +52,9 @@ def test_adam_is_the_references_rule(eps, weight_decay):
         module["p"].detach(), gradients, lr=0.05, betas=(0.9, 0.98), eps=eps, weight_decay=weight_decay
     )
     adam = Adam(AdamConfig(adam_betas=[0.9, 0.98], adam_eps=eps, weight_decay=weight_decay), model=module)
-    for step, gradient in enumerate(gradients):
+    for gradient in gradients:
         module["p"].grad = gradient.clone()
-        adam.step(0.05, step, torch.zeros(()))
+        adam.step(0.05, torch.zeros(()))
     torch.testing.assert_close(module["p"].detach(), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -62,11 +62,11 @@ def test_a_skipped_update_changes_neither_parameters_nor_moments():
     module, gradients = one_parameter()
     adam = Adam(AdamConfig(weight_decay=0.1), model=module)
     module["p"].grad = gradients[0].clone()
-    adam.step(0.05, 0, torch.zeros(()))
+    adam.step(0.05, torch.zeros(()))
     before = module["p"].detach().clone()
     moments = {name: value.clone() for name, value in adam.state_dict()["p"].items()}
     module["p"].grad = torch.full((3,), torch.nan)
-    adam.step(0.05, 1, torch.ones(()))
+    adam.step(0.05, torch.ones(()))
     assert torch.equal(module["p"].detach(), before)
     assert all(torch.equal(adam.state_dict()["p"][name], moments[name]) for name in moments)
 
@@ -83,7 +83,7 @@ def test_layer_decay_changes_the_step_of_each_layer():
     adam = Adam(AdamConfig(layer_decay=0.5), model=model)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    adam.step(0.1, 0, torch.zeros(()))
+    adam.step(0.1, torch.zeros(()))
     steps = [
         float((old - layer.weight.detach()).mean()) for old, layer in zip(before, model.layers, strict=True)
     ]
@@ -114,14 +114,14 @@ def test_optimizer_state_goes_by_name_and_comes_back():
     module, gradients = one_parameter()
     adam = Adam(AdamConfig(), model=module)
     module["p"].grad = gradients[0]
-    adam.step(0.1, 0, torch.zeros(()))
+    adam.step(0.1, torch.zeros(()))
     twin, _ = one_parameter()
     twin.load_state_dict(module.state_dict())
     restored = Adam(AdamConfig(), model=twin)
     restored.load_state_dict(adam.state_dict())
     for one, other in ((module, adam), (twin, restored)):
         one["p"].grad = gradients[1].clone()
-        other.step(0.1, 1, torch.zeros(()))
+        other.step(0.1, torch.zeros(()))
     assert torch.equal(module["p"], twin["p"])
 
 
@@ -160,3 +160,23 @@ def test_overrides_are_a_literal_dict():
         overridden(AdamConfig(), "__import__('os')")
     with pytest.raises(ConfigError, match=r"no option 'adam_ep'.*adam_eps"):
         overridden(AdamConfig(), "{'adam_ep': 1e-6}")
+
+
+def test_parameters_without_a_gradient_are_left_alone_and_count_their_own_steps():
+    """A parameter that was frozen for a while is corrected by the steps it made itself."""
+    model = nn.ParameterDict({"a": nn.Parameter(torch.ones(3)), "b": nn.Parameter(torch.ones(3))})
+    adam = Adam(AdamConfig(adam_betas=[0.9, 0.98], adam_eps=1e-2, weight_decay=0.1), model=model)
+    gradients = [torch.full((3,), 0.01 * (step + 1)) for step in range(5)]
+    for step, gradient in enumerate(gradients):
+        model["a"].grad = gradient.clone()
+        model["b"].grad = gradient.clone() if step >= 3 else None
+        adam.step(0.05, torch.zeros(()))
+        if step == 2:
+            assert torch.equal(model["b"], torch.ones(3))
+    rule = {"lr": 0.05, "betas": (0.9, 0.98), "eps": 1e-2, "weight_decay": 0.1}
+    expected = {
+        "a": slow_adam(torch.ones(3), gradients, **rule),
+        "b": slow_adam(torch.ones(3), gradients[3:], **rule),
+    }
+    for name in expected:
+        torch.testing.assert_close(model[name].detach(), expected[name], rtol=1e-5, atol=1e-6)

@@ -74,7 +74,7 @@ def _check_adam(
         norm = total_norm(gradients)
         torch._foreach_mul_(gradients, clip_factor(norm, entry["clip_norm"]))
         rate = schedule.rate(step, 1) if schedule else entry["lr"]
-        adam.step(rate, step, torch.zeros(()))
+        adam.step(rate, torch.zeros(()))
         trace["grad_norm"].append(float(norm))
         trace["lr"].append(rate)
         for key in initial:
