@@ -182,32 +182,36 @@ def prepare(
 def prepare_records(
     items: Iterable[RawItem], options: PrepareOptions, num_workers: int = 0
 ) -> Iterator[Prepared]:
-    """Prepared records in the order of ``items``; of two with the same id the first one counts."""
+    """Prepared records in the order of ``items``; of those with one id the first usable one counts."""
     first_path: dict[str, Path] = {}
-    queue: deque[Future[Prepared] | Prepared] = deque()
+    submitted: set[str] = set()
+    queue: deque[tuple[RawItem, Future[Prepared] | None]] = deque()
     # Threads: reading waits for the disk, and numpy and scipy release the interpreter in their loops.
     pool = ThreadPoolExecutor(num_workers) if num_workers else None
+
+    def result(item: RawItem, ahead: Future[Prepared] | None) -> Prepared:
+        """Claim the id for a record that can be used."""
+        if item.record_id in first_path:
+            reason = f"duplicate record id: {first_path[item.record_id]} came first"
+            return _left_out(item, reason, options.policy_unreadable)
+        prepared = ahead.result() if ahead else prepare_record(item, options)
+        if prepared.record is not None:
+            first_path[item.record_id] = item.path
+        return prepared
+
     try:
         for item in items:
-            if item.record_id in first_path:
-                reason = f"duplicate record id: {first_path[item.record_id]} came first"
-                queue.append(_left_out(item, reason, options.policy_unreadable))
-            else:
-                first_path[item.record_id] = item.path
-                queue.append(
-                    pool.submit(prepare_record, item, options) if pool else prepare_record(item, options)
-                )
+            # Whether a second record of an id is needed is known when the first one's turn has come.
+            is_first = item.record_id not in submitted
+            submitted.add(item.record_id)
+            queue.append((item, pool.submit(prepare_record, item, options) if pool and is_first else None))
             while len(queue) > 4 * num_workers:
-                yield _result(queue.popleft())
+                yield result(*queue.popleft())
         while queue:
-            yield _result(queue.popleft())
+            yield result(*queue.popleft())
     finally:
         if pool:
             pool.shutdown(cancel_futures=True)
-
-
-def _result(entry: Future[Prepared] | Prepared) -> Prepared:
-    return entry.result() if isinstance(entry, Future) else entry
 
 
 def prepare_record(item: RawItem, options: PrepareOptions) -> Prepared:

@@ -200,6 +200,21 @@ def test_of_two_records_with_one_id_the_first_by_path_counts(raw, tmp_path):
     assert str(raw / "A0001.hea") in rows[0]["reason"]
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_of_records_with_one_id_the_first_one_that_can_be_read_counts(tmp_path, num_workers):
+    raw, store = tmp_path / "raw", tmp_path / "store"
+    for seed, folder in enumerate(("broken", "good", "late")):
+        path = write_record(raw / folder, "A1", samples(seed=seed))
+        if folder == "broken":
+            break_truncated(path)
+    report = prepare(READER, raw, store, PrepareOptions(), num_workers=num_workers)
+    assert (report.num_records, report.rejected) == (1, {"truncated": 1, "duplicate": 1})
+    np.testing.assert_array_equal(np.rint(Store.open(store).read(0) * 1000), samples(seed=1))
+    rows = rejected(store)
+    assert [Path(row["path"]).parent.name for row in rows] == ["broken", "late"]
+    assert f"{raw / 'good' / 'A1.hea'} came first" in rows[1]["reason"]
+
+
 def test_text_that_a_table_cannot_hold_leaves_one_record_out(raw, tmp_path):
     write_record(raw, "A0002", samples(seed=1), comments=("#Dx: 1\t2",))
     report, store, rows = run(raw, tmp_path / "store")

@@ -137,8 +137,11 @@ def _read_npy(path: Path) -> NDArray[np.float64]:
 
 def _read_csv(path: Path) -> tuple[NDArray[np.float64], list[str] | None]:
     """(lead, time) and the lead names of the first row, if that row is not numbers."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if row]
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable table: {error}") from None
     if not rows:
         raise DataError(f"{path}: empty")
     named = None
