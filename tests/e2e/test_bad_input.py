@@ -556,6 +556,15 @@ def test_a_batch_of_nothing_but_unreadable_files_counts_nothing(broken, tmp_path
     assert valid["accuracy"] == pytest.approx(((logits[read] > 0) == targets[read]).mean(), abs=1e-6)
 
 
+def test_a_manifest_of_nothing_but_unreadable_files_is_refused(tmp_path, mistake):
+    folder = make_mat_segments(tmp_path / "mat")
+    for number in range(7):
+        remove(folder / f"A{number}_0.mat")
+    line = mistake(diagnose(folder, tmp_path / "run", "task.sample_rate=100"))
+    assert f"{folder / 'A0_0.mat'} is missing" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_listed_stays_listed_when_a_run_goes_on(tmp_path):
     folder, run = make_mat_segments(tmp_path / "mat"), tmp_path / "run"
     content = (folder / "A3_0.mat").read_bytes()
