@@ -25,6 +25,7 @@ class LogFormat(StrEnum):
 @dataclass(kw_only=True)
 class CommonConfig:
     seed: int = 1
+    """Of initial weights, data order, augmentations, masks and dropout."""
     log_interval: int = 100
     """Updates between two log lines."""
     log_format: LogFormat | None = None
@@ -32,10 +33,13 @@ class CommonConfig:
     log_file: str | None = None
     """Also append the log lines to this file."""
     no_progress_bar: bool = False
+    """Print lines (the format simple) where the format would be tqdm."""
     tensorboard_logdir: str | None = None
     """Write TensorBoard event files here (needs the extra ``track``)."""
     wandb_project: str | None = None
+    """Log to this project of Weights & Biases (needs the extra ``track``)."""
     wandb_entity: str | None = None
+    """User or team of Weights & Biases the project belongs to; None: your default."""
     user_dir: str | None = None
     """Folder or file of plugins, imported before names are resolved."""
     fp16: bool = False
@@ -45,11 +49,13 @@ class CommonConfig:
     amp: bool = False
     """Same as fp16 (fairseq's name for autocast)."""
     fp16_init_scale: int = 128
+    """Loss scale at the start, with fp16."""
     fp16_scale_window: int | None = None
     """Updates without overflow before the scale doubles; None: 2**14 / world size / update_freq."""
     fp16_scale_tolerance: float = 0.0
     """Share of overflowing updates that is tolerated before the scale is halved."""
     min_loss_scale: float = 1e-4
+    """The run is aborted when overflows would bring the loss scale down to this."""
     threshold_loss_scale: float | None = None
     """The scale never goes below this."""
     cpu: bool = False
@@ -66,6 +72,11 @@ class CommonConfig:
             )
         if self.log_interval < 1:
             raise ConfigError(f"common.log_interval={self.log_interval}: must be at least 1")
+        if self.max_nonfinite_updates < 1:
+            raise ConfigError(
+                f"common.max_nonfinite_updates={self.max_nonfinite_updates}: must be at least 1, which "
+                "aborts at the first one"
+            )
 
 
 @dataclass(kw_only=True)
@@ -73,6 +84,7 @@ class CommonEvalConfig:
     path: str | None = None
     """Checkpoint to validate or to extract from."""
     quiet: bool = False
+    """Do not tell which tensors were loaded."""
     model_overrides: str = "{}"
     """Python-literal dict of model options that replace the checkpoint's."""
     extract: list[str] | None = None
@@ -95,13 +107,19 @@ class DistributedConfig:
     distributed_backend: Backend | None = None
     """None: nccl with GPUs, gloo without."""
     distributed_init_method: str | None = None
+    """URL by which processes find each other, as torch.distributed takes it; None: torchrun's variables."""
     distributed_port: int = 12355
+    """Port of the processes started on this node; another free one when it is taken."""
     device_id: int = 0
+    """GPU of a run in one process."""
     ddp_comm_hook: str = "none"
     """none or fp16 (gradients are all-reduced in half precision)."""
     bucket_cap_mb: int = 25
+    """Megabytes of gradients that are all-reduced together."""
     find_unused_parameters: bool = False
+    """Look for parameters without gradient at every update; models that need it say so themselves."""
     broadcast_buffers: bool = False
+    """Copy the first process's buffers (running statistics) to the others at every forward pass."""
 
     def __post_init__(self) -> None:
         if self.distributed_world_size < 1:
@@ -127,6 +145,7 @@ class DatasetConfig:
     reference_order: bool = False
     """Form batches once and shuffle only their order, with fairseq-signals' generator (for parity)."""
     train_subset: str = "train"
+    """Manifest to train on: ``<name>.tsv`` in the data folder."""
     valid_subset: str = "valid"
     """Comma list; the first one selects the best checkpoint."""
     validate_interval: int = 1
@@ -134,8 +153,11 @@ class DatasetConfig:
     validate_interval_updates: int = 0
     """Updates between validations; 0: only at epoch ends."""
     validate_after_updates: int = 0
+    """No validation, and no checkpoint by updates, before this many updates."""
     fixed_validation_seed: int | None = None
+    """Seed of masks and negatives in validation; None: ``common.seed``."""
     disable_validation: bool = False
+    """Train without validating; no best checkpoint is kept."""
     max_tokens_valid: int | None = None
     """None: as in training."""
     batch_size_valid: int | None = None
@@ -152,6 +174,16 @@ class DatasetConfig:
                 raise ConfigError(f"dataset.{name}={value}: must be at least 1, or null")
         if self.num_workers < 0:
             raise ConfigError(f"dataset.num_workers={self.num_workers}: must be 0 or more")
+        if self.validate_interval < 1:
+            raise ConfigError(
+                f"dataset.validate_interval={self.validate_interval}: must be at least 1; to train without "
+                "validation set dataset.disable_validation=true"
+            )
+        if self.required_batch_size_multiple < 1:
+            raise ConfigError(
+                f"dataset.required_batch_size_multiple={self.required_batch_size_multiple}: must be at least "
+                "1, which allows any batch size"
+            )
 
     @property
     def valid_subsets(self) -> list[str]:
@@ -165,6 +197,7 @@ class OptimizationConfig:
     max_update: int = 0
     """0: no limit."""
     stop_time_hours: float = 0.0
+    """Hours of training after which the run saves and stops; 0: no limit."""
     clip_norm: float = 0.0
     """Global gradient norm; 0.0 measures without clipping."""
     update_freq: list[int] = field(default_factory=lambda: [1])
@@ -172,6 +205,7 @@ class OptimizationConfig:
     lr: list[float] = field(default_factory=lambda: [0.25])
     """Learning rate, one entry per epoch where the schedule uses several."""
     stop_min_lr: float = -1.0
+    """The run stops when the learning rate has fallen to this."""
 
     def __post_init__(self) -> None:
         if not self.lr:
@@ -187,12 +221,17 @@ class CheckpointConfig:
     save_dir: str = "checkpoints"
     """The run folder: config, logs and checkpoints; nothing is written outside it."""
     restore_file: str = "checkpoint_last.pt"
+    """Checkpoint to continue from, a path or a name in save_dir; the default is the newest, if any."""
     finetune_from_model: str | None = None
     """Start from this checkpoint's weights when save_dir has none of its own."""
     reset_dataloader: bool = False
+    """Continue with the data anew at epoch 1."""
     reset_lr_scheduler: bool = False
+    """Continue with updates, and so the schedule, counted from 0."""
     reset_meters: bool = False
+    """Continue without the best value and patience so far."""
     reset_optimizer: bool = False
+    """Continue with the weights and a new optimizer."""
     optimizer_overrides: str = "{}"
     """Python-literal dict of optimizer options that replace the config's, e.g. {'adam_eps': 1e-6}."""
     save_interval: int = 1
@@ -208,13 +247,26 @@ class CheckpointConfig:
     keep_best_checkpoints: int = -1
     """Best-scoring checkpoints to keep besides checkpoint_best; 0 or less keeps only that one."""
     no_save: bool = False
+    """Write no checkpoints at all."""
     no_epoch_checkpoints: bool = False
+    """Keep no checkpoint per epoch; the last, the best and those by updates stay."""
     no_last_checkpoints: bool = False
+    """Keep no checkpoint_last."""
     no_save_optimizer_state: bool = False
+    """Leave the optimizer out of checkpoints; to continue from them takes reset_optimizer=true."""
     best_checkpoint_metric: str = "loss"
+    """Value of the first validation subset by which the best checkpoint is chosen."""
     maximize_best_checkpoint_metric: bool = False
+    """More is better, as for AUROC; otherwise less is."""
     patience: int = -1
     """Validations without improvement before the run stops; -1: never."""
+
+    def __post_init__(self) -> None:
+        if self.save_interval < 1:
+            raise ConfigError(
+                f"checkpoint.save_interval={self.save_interval}: must be at least 1; to keep no checkpoint "
+                "per epoch set checkpoint.no_epoch_checkpoints=true"
+            )
 
 
 @dataclass(frozen=True)

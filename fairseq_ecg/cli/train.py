@@ -106,7 +106,8 @@ def _report(results: dict[str, float]) -> None:
 def _run_all(invocation: Invocation) -> int:
     """Run each combination in a folder of its own under ``checkpoint.save_dir``; print a table at the end.
 
-    All configs are checked before the first run starts. A run that fails does not stop the others.
+    All configs are checked before the first run starts. A run that fails, or diverges, does not stop the
+    others.
     """
     from fairseq_ecg.compose import load_config
 
@@ -128,7 +129,7 @@ def _run_all(invocation: Invocation) -> int:
         try:
             status, results = _train(cfg, job)
             row = " ".join(f"{name}={value:.6g}" for name, value in results.items())
-        except FairseqEcgError as error:
+        except (FairseqEcgError, FloatingPointError) as error:
             row, failed = f"failed: {error}", failed + 1
             status = 0
         rows.append((cfg.checkpoint.save_dir, words, row))

@@ -6,6 +6,7 @@ The two segments of a pair are positives, and so are all segments of the same pa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,25 @@ class CmscConfig:
             raise ConfigError(f"criterion.temp={self.temp}: must be above 0")
 
 
+@runtime_checkable
+class Frames(Protocol):
+    """What ``models.base.EncoderOutput`` offers here."""
+
+    def pooled(self) -> Tensor:
+        """Mean over the frames that are not padding: (B, C)."""
+
+
+def _frames(output: object) -> Frames:
+    """What a model answers, or the part ``encoder`` of it, as classifiers and wav2vec 2.0 have."""
+    frames = getattr(output, "encoder", output)
+    if not isinstance(frames, Frames):
+        raise ConfigError(
+            f"criterion cmsc needs a model that returns its frames, this one returns "
+            f"{type(output).__name__}; choose model ecg_transformer"
+        )
+    return frames
+
+
 @register_criterion("cmsc", config=CmscConfig)
 class Cmsc(nn.Module):
     """CMSC alone, on the mean frame of an encoder.
@@ -83,10 +103,10 @@ class Cmsc(nn.Module):
         return {}
 
     def forward(self, model: nn.Module, batch: Batch) -> StepOutput:
-        encoded = model(batch.source, batch.padding_mask)  # models.base.EncoderOutput
+        frames = _frames(model(batch.source, batch.padding_mask))
         with torch.autocast(batch.source.device.type, enabled=False):
             mean, count = cmsc_loss(
-                encoded.pooled().float(), batch.patient, batch.segment, self.cfg.temp, self.cfg.eps
+                frames.pooled().float(), batch.patient, batch.segment, self.cfg.temp, self.cfg.eps
             )
         size = count.float()
         loss = mean * size

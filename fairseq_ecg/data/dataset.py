@@ -40,7 +40,8 @@ class ManifestDataset(Dataset[Batch]):
             ``padding_mask``; without it, all are cut to the shortest of the batch.
         sampling_rate: rate the model expects, Hz; None: the data's.
         on_bad_record: what happens to a file that cannot be read: ``error``; ``zero``: zeros without label;
-            ``skip``: left out of its batch, with its partner. Stores are checked when they are made.
+            ``skip``: left out of its batch, with its partner; a batch of nothing else has weight 0. Stores
+            are checked when they are made.
 
     Raises:
         DataError: data of another rate, without a wanted lead, or labels that do not cover the manifest.
@@ -178,11 +179,16 @@ class ManifestDataset(Dataset[Batch]):
         unit = np.cumsum(batch.keys.view == 0) - 1
         good = ~np.isin(unit, unit[list(block.failures)])
         if not good.any():
-            raise DataError(
-                f"none of the {len(batch)} records of a batch could be read, "
-                f"the first because: {block.failures[min(block.failures)]}"
-            )
+            return _stand_in(batch)
         return select_rows(batch, np.flatnonzero(good))
+
+
+def _stand_in(batch: Batch) -> Batch:
+    """Zeros without labels that count nothing, so that every rank still has equally many batches."""
+    target = batch.target
+    if target is not None and target.is_floating_point():
+        target = torch.full_like(target, torch.nan)
+    return replace(batch, source=torch.zeros_like(batch.source), target=target, weight=0.0)
 
 
 def select_rows(batch: Batch, rows: NDArray[np.int64]) -> Batch:

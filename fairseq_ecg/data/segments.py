@@ -217,25 +217,23 @@ class FileSegments:
         self._files = manifest.files
         self._wanted = tuple(leads)
         self.filter = NONE
-        self.sampling_rate = self._first_rate() if sampling_rate is None else sampling_rate
+        path, rate, self._label_width = self._first_file()
+        if sampling_rate is None and rate is None:
+            raise DataError(f"{path} does not say its sampling rate; give task.sample_rate=HZ")
+        self.sampling_rate = sampling_rate or rate or 0
 
-    def _first_rate(self) -> int:
-        """The rate of the first file that can be read; the others must have the same."""
+    def _first_file(self) -> tuple[Path, int | None, int | None]:
+        """The first file that can be read, its rate and number of labels: the others must have the same."""
         failures: list[DataError] = []
         for row in range(self.manifest.num_rows):
             path = self.manifest.root / self._files[row]
             try:
-                rate = (
-                    read_mat_segment(path).sampling_rate
-                    if self.manifest.is_legacy
-                    else self._read_record(path, row).sampling_rate
-                )
+                if self.manifest.is_legacy:
+                    segment = read_mat_segment(path)
+                    return path, segment.sampling_rate, None if segment.label is None else len(segment.label)
+                return path, read_row(self.manifest, row).sampling_rate, None
             except DataError as error:
                 failures.append(error)
-                continue
-            if rate is None:
-                raise DataError(f"{path} does not say its sampling rate; give task.sample_rate=HZ")
-            return rate
         raise failures[0]
 
     def gather(self, rows: NDArray[np.int64], skip: NDArray[np.int64], num_samples: int) -> Block:
@@ -273,8 +271,13 @@ class FileSegments:
             lead_std=std if is_whole_record else None,
             idx=idx,
             patient=patient,
-            target=_stack_labels(labels),
+            target=_stack_labels(labels) if len(failures) < len(rows) else self._no_labels(len(rows)),
             failures=failures,
+        )
+
+    def _no_labels(self, num_rows: int) -> NDArray[np.float32] | None:
+        return (
+            None if self._label_width is None else np.full((num_rows, self._label_width), np.nan, np.float32)
         )
 
     def witness(self, row: int) -> NDArray[np.float32]:
@@ -288,7 +291,7 @@ class FileSegments:
             place = _lead_places(leads_of(segment.signal, path), self._wanted, path)
             signal, idx, patient, label = segment.signal, segment.idx, segment.patient, segment.label
         else:
-            record = self._read_record(path, row)
+            record = read_row(self.manifest, row)
             self._check_rate(record.sampling_rate, path)
             place = _lead_places(record.leads, self._wanted, path)
             signal, idx, patient, label = record.signal, None, None, None
@@ -310,27 +313,43 @@ class FileSegments:
             label,
         )
 
-    def _read_record(self, path: Path, row: int) -> Record:
-        """Read a file; what it does not say of itself may stand in columns of the manifest."""
-        given = {
-            name: self.manifest.extra[name][row] if name in self.manifest.extra else ""
-            for name in ("sampling_rate", "leads", "unit")
-        }
-        if given["sampling_rate"] and not given["sampling_rate"].isdigit():
-            raise DataError(
-                f"{self.manifest.path}, line {self.manifest.line(row)}: sampling_rate is "
-                f"{given['sampling_rate']!r}, needed are whole Hz"
-            )
-        return read_record(
-            path,
-            sampling_rate=int(given["sampling_rate"]) if given["sampling_rate"] else None,
-            leads=given["leads"].split(",") if given["leads"] else None,
-            unit=given["unit"] or None,
-        )
-
     def _check_rate(self, found: int | None, path: Path) -> None:
         if found is not None and found != self.sampling_rate:
             raise DataError(_rate_message(path, found, self.sampling_rate))
+
+
+def read_row(
+    manifest: Manifest,
+    row: int,
+    *,
+    sampling_rate: int | None = None,
+    leads: Sequence[str] | None = None,
+    unit: str | None = None,
+) -> Record:
+    """Read the file of a manifest's row.
+
+    What the file does not say of itself may stand in columns of the manifest; what the row leaves empty there
+    is as the arguments say.
+
+    Raises:
+        DataError: the file cannot be read, does not say what is needed, or contradicts the row.
+    """
+    assert manifest.files is not None
+    given = {
+        name: manifest.extra[name][row] if name in manifest.extra else ""
+        for name in ("sampling_rate", "leads", "unit")
+    }
+    if given["sampling_rate"] and not given["sampling_rate"].isdigit():
+        raise DataError(
+            f"{manifest.path}, line {manifest.line(row)}: sampling_rate is "
+            f"{given['sampling_rate']!r}, needed are whole Hz"
+        )
+    return read_record(
+        manifest.root / manifest.files[row],
+        sampling_rate=int(given["sampling_rate"]) if given["sampling_rate"] else sampling_rate,
+        leads=given["leads"].split(",") if given["leads"] else leads,
+        unit=given["unit"] or unit,
+    )
 
 
 @dataclass(frozen=True, eq=False)

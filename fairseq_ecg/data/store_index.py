@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -95,12 +96,12 @@ class StoreIndex:
             raise DataError(f"{path} is missing; the store is not whole, prepare it again")
         arrays = _open_cache(store_dir / _CACHE, path)
         if arrays is None:
-            try:
+            # A store on a read-only or full disk goes without a cache, and is parsed every time.
+            with suppress(OSError):
                 cls.build_cache(store_dir, num_leads, with_statistics=False)
-            except PermissionError:
-                return cls(path, num_leads, _read_table(path))  # a read-only store is parsed every time
             arrays = _open_cache(store_dir / _CACHE, path)
-            assert arrays is not None
+        if arrays is None:  # no cache, or another process is swapping it at this moment
+            arrays = _read_table(path)
         return cls(path, num_leads, arrays)
 
     @staticmethod
@@ -121,12 +122,7 @@ class StoreIndex:
                     np.save(temporary / f"{name}.npy", array, allow_pickle=False)
             (temporary / "cache.json").write_text(json.dumps(stamp), encoding="utf-8")
             os.chmod(temporary, 0o755)
-            shutil.rmtree(store_dir / _CACHE, ignore_errors=True)
-            try:
-                os.rename(temporary, store_dir / _CACHE)
-            except OSError:  # another process was faster with the same content
-                if not (store_dir / _CACHE).is_dir():
-                    raise
+            _swap_in(temporary, store_dir / _CACHE)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -192,6 +188,24 @@ def _read_statistics(path: Path, num_leads: int) -> dict[str, NDArray[Any]]:
     return dict(zip(_STATISTICS, read_number_lists(path, _STATISTICS, num_leads), strict=True))
 
 
+def _swap_in(new: Path, cache: Path) -> None:
+    """Put a finished cache in place of the one there by renames, whoever does the same at this moment.
+
+    A process that has opened the earlier cache keeps its maps; one that is opening it may find none.
+    """
+    old = Path(tempfile.mkdtemp(prefix=f".{_CACHE}-old-", dir=cache.parent))
+    try:
+        with suppress(FileNotFoundError):
+            os.rename(cache, old)
+        try:
+            os.rename(new, cache)
+        except OSError:  # another process was faster with the same content
+            if not cache.is_dir():
+                raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def _add_to_cache(cache: Path, arrays: dict[str, NDArray[Any]]) -> None:
     """Put further arrays into a cache; a store that cannot be written goes without."""
     for name, array in arrays.items():
@@ -199,10 +213,14 @@ def _add_to_cache(cache: Path, arrays: dict[str, NDArray[Any]]) -> None:
             handle, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=cache)
         except OSError:
             return
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, array, allow_pickle=False)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, cache / f"{name}.npy")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.save(file, array, allow_pickle=False)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, cache / f"{name}.npy")
+        except OSError:  # the disk is full, or another process has swapped the cache
+            Path(temporary).unlink(missing_ok=True)
+            return
 
 
 def _digest(path: Path) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_ecg import __version__
 from fairseq_ecg.data.manifest import Manifest
-from fairseq_ecg.errors import ConfigError, DataError, FairseqEcgError, nearest
+from fairseq_ecg.errors import CheckpointError, ConfigError, DataError, FairseqEcgError, nearest
 from fairseq_ecg.evaluate.data import SPLITS, EvaluationData
 from fairseq_ecg.evaluate.protocols import THRESHOLDS, learnable, linear_probe
 from fairseq_ecg.evaluate.tables import AdjustedDifference, Results, Row
@@ -30,6 +31,7 @@ from fairseq_ecg.metrics.bootstrap import (
 )
 from fairseq_ecg.metrics.cinc import ScoreTable, builtin_table, challenge_score, record_sums
 from fairseq_ecg.trainer.build import check_label_names
+from fairseq_ecg.trainer.checkpoint import read_config, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -360,19 +362,51 @@ def _warnings(encoders: Sequence[Encoder], data: EvaluationData, settings: Setti
 
 
 def _seen_patients(encoder: Encoder, data: EvaluationData) -> str:
-    """How many test patients the checkpoint's own training manifest names, if that is still there."""
-    folder = (encoder.config.get("task") or {}).get("data")
-    subset = (encoder.config.get("dataset") or {}).get("train_subset", "train")
-    path = Path(str(folder)) / f"{subset}.tsv"
-    try:
-        manifest = Manifest.read(path) if folder else None
-    except FairseqEcgError:
-        manifest = None
-    if manifest is None:
+    """How many test patients the training manifests of a checkpoint name, pre-training included."""
+    configs, unchecked = _lineage(encoder.config)
+    seen: set[str] = set()
+    read: list[str] = []
+    for config in configs:
+        folder = (config.get("task") or {}).get("data")
+        subset = (config.get("dataset") or {}).get("train_subset", "train")
+        path = Path(str(folder)) / f"{subset}.tsv"
+        try:
+            manifest = Manifest.read(path) if folder else None
+        except FairseqEcgError:
+            manifest = None
+        if manifest is None:
+            unchecked.append(str(path) if folder else "a manifest without a name")
+            continue
+        read.append(str(path))
+        seen |= {
+            f"{manifest.sources[row]}\t{manifest.patient_ids[row] or manifest.record_ids[row]}"
+            for row in range(manifest.num_rows)
+        }
+    if not read:
         return "whether it has seen the test patients cannot be checked here"
-    seen = {
-        f"{manifest.sources[row]}\t{manifest.patient_ids[row] or manifest.record_ids[row]}"
-        for row in range(manifest.num_rows)
-    }
     count = len(seen & set(data.splits["test"].patients.tolist()))
-    return f"{count} of {data.splits['test'].num_patients} test patients are in its training manifest {path}"
+    said = f"{count} of {data.splits['test'].num_patients} test patients are in its training manifest "
+    said += " or ".join(dict.fromkeys(read))
+    if unchecked:
+        said += f"; {', '.join(unchecked)}, which it was trained on or started from, could not be checked"
+    return said
+
+
+def _lineage(config: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Configs of a checkpoint and of those its weights come from, and paths of the ones that have none."""
+    configs, lost = [config], []
+    known: set[Path] = set()
+    for config in configs:  # grows while there are earlier ones
+        model, checkpoint = config.get("model") or {}, config.get("checkpoint") or {}
+        starts = [None if model.get("no_pretrained_weights") else model.get("model_path")]
+        for start in filter(None, [*starts, checkpoint.get("finetune_from_model")]):
+            try:
+                folder = resolve(start).resolve()
+                earlier = read_config(folder)
+            except (OSError, CheckpointError):  # moved away, or a foreign file
+                lost.append(str(start))
+                continue
+            if folder not in known:
+                known.add(folder)
+                configs.append(earlier)
+    return configs, lost

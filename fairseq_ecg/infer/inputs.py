@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fairseq_ecg.contracts import Record
 from fairseq_ecg.data.manifest import Manifest
 from fairseq_ecg.data.readers.any_file import SUFFIXES, read_record
+from fairseq_ecg.data.segments import read_row
 from fairseq_ecg.data.store import Store
 from fairseq_ecg.data.wfdb_record import find_headers
 from fairseq_ecg.errors import DataError
@@ -52,7 +53,10 @@ class RecordInput:
 
 @dataclass(frozen=True)
 class FileOptions:
-    """What files that do not describe themselves need: see ``read_record``."""
+    """What files that do not describe themselves need: see ``read_record``.
+
+    A manifest's columns of these names come first.
+    """
 
     sampling_rate: int | None = None
     leads: tuple[str, ...] | None = None
@@ -94,7 +98,7 @@ def store_inputs(store: Store) -> Iterator[RecordInput]:
 
 def file_input(path: Path, options: FileOptions) -> RecordInput:
     """One record file; patient and codes are not known before it is read."""
-    return RecordInput(path.stem, "", "", -1, None, _FileRecord((path,), (None,), options))
+    return RecordInput(path.stem, "", "", -1, None, _FileRecord(path, options))
 
 
 def manifest_inputs(manifest: Manifest, options: FileOptions) -> Iterator[RecordInput]:
@@ -152,13 +156,8 @@ def _grouped_store_rows(manifest: Manifest) -> Callable[[NDArray[np.int64]], Rea
 
 
 def _grouped_files(manifest: Manifest, options: FileOptions) -> Callable[[NDArray[np.int64]], Reading]:
-    files = manifest.files
-    assert files is not None
-
     def reading(rows: NDArray[np.int64]) -> Reading:
-        paths = tuple(manifest.root / files[int(row)] for row in rows)
-        spans = tuple((int(manifest.start[row]), int(manifest.num_samples[row])) for row in rows)
-        return None, _FileRecord(paths, spans, options)
+        return None, _FileRows(manifest, tuple(rows.tolist()), options)
 
     return reading
 
@@ -176,27 +175,30 @@ class _StoreRecord:
 
 @dataclass(frozen=True)
 class _FileRecord:
-    """One file, or one per segment as fairseq-signals writes them."""
-
-    paths: tuple[Path, ...]
-    spans: Sequence[tuple[int, int] | None]
+    path: Path
     options: FileOptions
 
     def __call__(self) -> list[Part]:
-        parts = []
+        record = read_record(self.path, **vars(self.options))
+        return [Part(record.signal, record.sampling_rate, record.leads, None, record.patient_id)]
+
+
+@dataclass(frozen=True)
+class _FileRows:
+    """Segments of one file, or of one file each as fairseq-signals writes them."""
+
+    manifest: Manifest
+    rows: tuple[int, ...]
+    options: FileOptions
+
+    def __call__(self) -> list[Part]:
+        manifest, parts = self.manifest, []
+        assert manifest.files is not None
         record: Record | None = None
-        last: Path | None = None
-        for path, span in zip(self.paths, self.spans, strict=True):
-            if record is None or path != last:
-                record, last = self._record(path), path
-            spans = None if span is None else (span,)
+        last: str | None = None
+        for row in self.rows:
+            if record is None or manifest.files[row] != last:
+                record, last = read_row(manifest, row, **vars(self.options)), manifest.files[row]
+            spans = ((int(manifest.start[row]), int(manifest.num_samples[row])),)
             parts.append(Part(record.signal, record.sampling_rate, record.leads, spans, record.patient_id))
         return parts
-
-    def _record(self, path: Path) -> Record:
-        return read_record(
-            path,
-            sampling_rate=self.options.sampling_rate,
-            leads=self.options.leads,
-            unit=self.options.unit,
-        )

@@ -94,6 +94,8 @@ class EcgTaskConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"task.{name}={value}: must be at least 1, or null")
+        if not self.p:
+            raise ConfigError("task.p=[]: give a probability per entry of task.perturbation_mode, e.g. [1.0]")
         self.pipeline()
 
     def pipeline(self) -> Pipeline:

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_ecg.config import Choice
+from fairseq_ecg.config import CheckpointConfig, Choice
 from fairseq_ecg.contracts import InputContract
 from fairseq_ecg.errors import CheckpointError, ConfigError
 from fairseq_ecg.models.base import EcgModel, LoadReport
 from fairseq_ecg.registry import MODELS
-from fairseq_ecg.trainer.checkpoint import read_config, read_state, read_tensors, resolve
+from fairseq_ecg.trainer.checkpoint import CheckpointFolder, read_config, read_state, read_tensors, resolve
 from fairseq_ecg.trainer.seeds import derive_seed
 
 
@@ -70,8 +70,20 @@ class BuiltModel:
     report: LoadReport | None = None
 
 
-def build_model(choice: Choice, *, contract: InputContract, seed: int) -> BuiltModel:
+def own_checkpoint(cfg: CheckpointConfig) -> Path | None:
+    """The checkpoint of its own that a run will be resumed from; None when it starts otherwise."""
+    if cfg.restore_file.removesuffix(".pt") != "checkpoint_last":
+        return None
+    return CheckpointFolder(cfg).last()
+
+
+def build_model(
+    choice: Choice, *, contract: InputContract, seed: int, resumed: Path | None = None
+) -> BuiltModel:
     """Initialise from the seed, then take over ``model_path`` when the model has one.
+
+    ``resumed``, the run's ``own_checkpoint``, stands in for ``model_path``, which may have moved since: sizes
+    and sources are there, and the resume replaces all weights.
 
     Raises:
         ConfigError: the class is no EcgModel, or the data are not what the pre-trained encoder was made for.
@@ -87,15 +99,20 @@ def build_model(choice: Choice, *, contract: InputContract, seed: int) -> BuiltM
     if path is None:
         model.validate_contract(contract)
         return BuiltModel(model, choice)
+    what = f"model.model_path={path}"
+    if resumed is not None and read_config(resumed)["model"].get("_name") == choice.name:
+        path, what = resumed, f"{resumed}, which this run would resume,"
+    else:
+        resumed = None  # of another model: the resume refuses it and says why
     pretrained = read_pretrained(path)
     if pretrained.contract is not None:
-        check_contract(pretrained.contract, contract, f"model.model_path={path}")
+        check_contract(pretrained.contract, contract, what)
     load = getattr(model, "load_pretrained", None)
     if load is None:
         raise CheckpointError(f"model {choice.name!r} has an option model_path but cannot take over weights")
     report: LoadReport = load(pretrained.tensors, pretrained.model)
     model.validate_contract(contract)
-    return BuiltModel(model, Choice(choice.name, model.cfg), pretrained.sources, report)
+    return BuiltModel(model, Choice(choice.name, model.cfg), pretrained.sources, None if resumed else report)
 
 
 def check_contract(trained: InputContract, data: InputContract, what: str) -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from fairseq_ecg.config import Backend, DistributedConfig
 from fairseq_ecg.errors import ConfigError, FairseqEcgError
 
 GRACE_SEC = 10
-"""How long the other processes get to end by themselves after one has failed."""
+"""How long the other processes get to end by themselves after one has failed, and again after SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ def joined(cfg: DistributedConfig, *, cpu: bool) -> Iterator[World]:
 def spawn(target: Callable[[dict[str, Any]], int], config: dict[str, Any], *, size: int, port: int) -> int:
     """Run ``target(config)`` in ``size`` processes that see torchrun's variables; the largest exit status.
 
-    A process that dies takes the others with it, as torchrun does, and signals are passed on to all of them.
+    A process that fails takes the others with it, as torchrun does, and its status is the run's; signals are
+    passed on to all of them.
 
     Raises:
         FairseqEcgError: the first one a process raised.
@@ -237,11 +239,21 @@ def _wait_for(processes: list[Any]) -> int:
                 code = process.exitcode or 0
                 statuses.append(code if code >= 0 else 128 - code)
                 if code and code != 143:
-                    for other in running:
-                        other.join(timeout=GRACE_SEC)
-                        if other.is_alive():
-                            other.terminate()
+                    _end(running)
+                    return max(statuses)
     finally:
         for process in running:
             process.kill()
     return max(statuses, default=0)
+
+
+def _end(processes: list[Any]) -> None:
+    """Let processes end by themselves, then ask them to, then make them: a rank that waits for one that is
+    gone only notes a SIGTERM.
+    """
+    for insist in ("terminate", "kill"):
+        deadline = time.monotonic() + GRACE_SEC
+        for process in processes:
+            process.join(timeout=max(deadline - time.monotonic(), 0.0))
+            if process.is_alive():
+                getattr(process, insist)()

@@ -56,13 +56,11 @@ class Extraction:
             ) from error
 
     def __call__(self, batch: Batch, output: StepOutput) -> None:
-        """Write one batch's rows."""
-        if "encoder_out" in self.names and "padding_mask" not in output.outputs:
-            self._write("padding_mask", batch.keys.index, None, output)
-        for name in self.names:
+        """Write one batch's rows; of a stand-in none, but its arrays are opened together with other ranks."""
+        for name in self.names:  # one order on every rank: each array's opening ends in a barrier
             value = output.outputs.get(name)
-            if value is not None:
-                self._write(name, batch.keys.index, value, output)
+            if value is not None or name == "padding_mask":
+                self._write(name, batch, value, output)
             elif name in ("encoder_out", "saliency", "logits"):
                 raise ConfigError(f"common_eval.extract: this criterion's output has no {name!r}")
 
@@ -74,7 +72,7 @@ class Extraction:
         if self.world.is_main:
             self._write_rows()
 
-    def _write(self, name: str, rows: NDArray[np.int64], value: Tensor | None, output: StepOutput) -> None:
+    def _write(self, name: str, batch: Batch, value: Tensor | None, output: StepOutput) -> None:
         if value is None:  # no row of this batch is padded
             data = np.zeros(output.outputs["encoder_out"].shape[:2], dtype=bool)
         else:
@@ -86,7 +84,8 @@ class Extraction:
                 f"({name}: {data.shape[1:]} after {array.shape[1:]}); set task.max_sample_size or "
                 f"enable_padding"
             )
-        array[rows] = data
+        if batch.weight:
+            array[batch.keys.index] = data
 
     def _open(self, name: str, first: NDArray[np.float32]) -> NDArray[np.float32]:
         if name not in self.arrays:

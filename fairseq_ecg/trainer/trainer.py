@@ -7,21 +7,20 @@ generator state and N processes do what one process does with N times the micro-
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from fairseq_ecg.config import RunConfig
 from fairseq_ecg.contracts import Batch
 from fairseq_ecg.models.base import EcgModel
 from fairseq_ecg.registry import CRITERIA, LR_SCHEDULERS, OPTIMIZERS, TASKS
-from fairseq_ecg.trainer.build import BuiltModel, build_model
+from fairseq_ecg.trainer.build import BuiltModel, build_model, own_checkpoint
 from fairseq_ecg.trainer.checkpoint import CheckpointFolder, CheckpointMeta
 from fairseq_ecg.trainer.clock import Clock, grouped, peak_flops
 from fairseq_ecg.trainer.diagnose import first_nonfinite
@@ -39,13 +38,7 @@ from fairseq_ecg.trainer.selection import Selection
 from fairseq_ecg.trainer.standin import frozen_statistics
 from fairseq_ecg.trainer.stopping import SignalWatch, limit_reached
 from fairseq_ecg.trainer.validate import build_metrics, evaluate_subset
-
-# torch 2.13 renamed the option; its old name warns there, the new one is unknown to 2.10.
-BUFFER_OPTION = (
-    "forward_sync_buffers"
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-    else "broadcast_buffers"
-)
+from fairseq_ecg.trainer.wrap import wrap
 
 
 class Trainer:
@@ -54,8 +47,7 @@ class Trainer:
     Raises:
         FairseqEcgError: at start-up, when config, data, model and criterion do not fit together.
         FloatingPointError: too many updates in a row were skipped for a non-finite gradient, or the fp16 loss
-        scale
-            collapsed; the last good checkpoint is intact.
+            scale collapsed; the last good checkpoint is intact.
     """
 
     def __init__(self, cfg: RunConfig, world: World) -> None:
@@ -72,13 +64,18 @@ class Trainer:
         self.subsets = [] if cfg.dataset.disable_validation else cfg.dataset.valid_subsets
         for subset in self.subsets:
             self.task.load(subset)
-        self.built: BuiltModel = build_model(cfg.model, contract=self.task.contract, seed=cfg.common.seed)
+        self.built: BuiltModel = build_model(
+            cfg.model,
+            contract=self.task.contract,
+            seed=cfg.common.seed,
+            resumed=own_checkpoint(cfg.checkpoint),
+        )
         cfg.model = self.built.choice
         self.model: EcgModel = self.built.model.to(self.device)
         self.criterion.validate_model(self.model)
         self.task.validate_model(self.model)
         build_metrics(self.criterion, self.task)  # those that do not fit the labels are refused here
-        self.wrapped = self._wrap()
+        self.wrapped = wrap(self.model, cfg, world)
         options = overridden(cfg.optimizer.config, cfg.checkpoint.optimizer_overrides)
         self.optimizer = OPTIMIZERS.build(cfg.optimizer.name, options, model=self.model)
         self.schedule = LR_SCHEDULERS.build(
@@ -104,29 +101,6 @@ class Trainer:
         self.clock: Clock | None = None
         self.signals = SignalWatch()
         self.results: dict[str, float] = {}
-
-    def _wrap(self) -> nn.Module:
-        model: nn.Module = self.model
-        if self.cfg.common.compile:
-            # The loss stays outside: its reductions run in float32 whatever the autocast type.
-            model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
-        if self.world.size == 1:
-            return model
-        options = self.cfg.distributed_training
-        buffers: dict[str, Any] = {BUFFER_OPTION: options.broadcast_buffers}
-        wrapped = DistributedDataParallel(
-            model,
-            device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            find_unused_parameters=options.find_unused_parameters or self.model.has_unused_parameters,
-            bucket_cap_mb=options.bucket_cap_mb,
-            gradient_as_bucket_view=True,
-            **buffers,
-        )
-        if options.ddp_comm_hook == "fp16":
-            from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
-
-            wrapped.register_comm_hook(None, fp16_compress_hook)
-        return wrapped
 
     # One update -------------------------------------------------------------------------------------------
 

@@ -50,7 +50,10 @@ def evaluate_subset(
 ) -> dict[str, float]:
     """Means of the criterion's logs (losses in nats) and values of its metrics, over all ranks.
 
-    ``sink`` is given every batch of this rank with its output, stand-ins excepted.
+    ``sink`` is given every batch of this rank with its output. Stand-ins (weight 0) are among them, so that
+    every rank makes equally many calls; it must keep no row of those.
+
+    ``max_batches`` counts the batches of all ranks: the result does not depend on how many there are.
 
     Masks and negatives of a pretraining criterion are drawn from (seed, batch index), so that two validations
     of one model give the same number.
@@ -70,6 +73,9 @@ def evaluate_subset(
         for number, batch in enumerate(loader):
             if max_batches is not None and number * world.size >= max_batches:
                 break
+            if max_batches is not None and batch.batch_index >= max_batches:
+                # This rank's share of the last round is over, and other ranks still wait for its answers.
+                batch = replace(batch, weight=0.0)
             batch = task.prepare(batch.to(world.device), is_train=False)
             seed_batch(seed, 0, batch.batch_index)
             with precision.autocast():
@@ -79,7 +85,7 @@ def evaluate_subset(
             rows = slice(None) if batch.weight else slice(0)
             for metric in metrics:
                 metric.update({name: value[rows] for name, value in output.outputs.items()})
-            if batch.weight and sink is not None:
+            if sink is not None:
                 sink(batch, output)
     model.train(was_training)
     values = meters.reduce(world)

@@ -32,6 +32,8 @@ def runs(monkeypatch):
         configs.append(cfg)
         if cfg.optimization.lr == [7.0]:
             raise DataError("no such store")
+        if cfg.optimization.lr == [6.0]:
+            raise FloatingPointError("3 updates in a row")
         return (143 if cfg.common.seed == 143 else 0), {"valid_loss": cfg.optimization.lr[0]}
 
     module = types.ModuleType("fairseq_ecg.trainer.launch")
@@ -150,11 +152,12 @@ def test_a_multirun_checks_every_config_before_the_first_run(runs, capsys):
 
 
 def test_a_failed_run_of_a_multirun_is_told_and_the_others_go_on(runs, capsys):
-    assert main(["train", "-m", "task.data=here", "optimization.lr=7,8", *RECIPE]) == 2
-    assert len(runs) == 2
+    assert main(["train", "-m", "task.data=here", "optimization.lr=7,6,8", *RECIPE]) == 2
+    assert len(runs) == 3
     rows = capsys.readouterr().out.splitlines()[1:]
     assert "failed: no such store" in rows[0]
-    assert "valid_loss=8" in rows[1]
+    assert "failed: 3 updates in a row" in rows[1], "a run that diverges"
+    assert "valid_loss=8" in rows[2]
 
 
 def test_a_signal_ends_a_multirun(runs):

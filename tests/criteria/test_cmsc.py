@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,11 @@ from torch import Tensor
 from fairseq_ecg.contracts import Batch, Keys
 from fairseq_ecg.criteria.cmsc import Cmsc, CmscConfig, cmsc_loss
 from fairseq_ecg.errors import ConfigError
+from fairseq_ecg.models.classifier import EcgTransformerClassifier, EcgTransformerClassifierConfig
 from fairseq_ecg.models.ecg_transformer import EcgTransformer, EcgTransformerConfig
+from fairseq_ecg.trainer.checkpoint import read_state
+from fairseq_ecg.trainer.trainer import Trainer
+from tests.training import pretraining
 
 
 def slow_cmsc(z: Tensor, patient: list[int], segment: list[int], temp: float) -> tuple[Tensor, int]:
@@ -56,6 +63,18 @@ def test_a_batch_without_positives_gives_zero_and_finite_gradients() -> None:
     assert torch.isfinite(z.grad).all()
 
 
+def pairs(num_pairs: int) -> Batch:
+    """Two segments of each patient."""
+    rows = np.arange(2 * num_pairs)
+    return Batch(
+        keys=Keys(0, rows, rows % 2),
+        source=torch.randn(len(rows), 12, 100),
+        scale=torch.ones(len(rows)),
+        patient=torch.from_numpy(rows // 2),
+        segment=torch.from_numpy(rows % 2),
+    )
+
+
 def test_the_criterion_sums_over_positive_pairs() -> None:
     torch.manual_seed(0)
     model = EcgTransformer(EcgTransformerConfig.tiny()).eval()
@@ -79,3 +98,21 @@ def test_what_cannot_work_is_refused() -> None:
         CmscConfig(temp=0.0)
     with pytest.raises(ConfigError, match="needs an encoder"):
         Cmsc(CmscConfig()).validate_model(torch.nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match="needs a model that returns its frames, this one returns Tensor"):
+        Cmsc(CmscConfig())(lambda source, padding_mask: source, pairs(2))
+
+
+def test_cmsc_trains_the_frames_of_whatever_model_answers_with_them() -> None:
+    torch.manual_seed(0)
+    classifier = EcgTransformerClassifier(EcgTransformerClassifierConfig.tiny()).eval()
+    batch = pairs(4)
+    step = Cmsc(CmscConfig())(classifier, batch)
+    alone = Cmsc(CmscConfig())(classifier.encoder, batch)
+    assert (step.loss, step.sample_size) == (alone.loss, alone.sample_size)
+
+
+def test_the_pretraining_recipe_runs_with_cmsc_alone(manifest_dir: Path, tmp_path: Path) -> None:
+    cfg = pretraining(manifest_dir, tmp_path, "criterion=cmsc", "optimization.max_update=2")
+    results = Trainer.from_config(cfg).run()
+    assert math.isfinite(results["loss"])
+    assert read_state(tmp_path / "checkpoints" / "checkpoint_last")["num_updates"] == 2

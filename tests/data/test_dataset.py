@@ -236,3 +236,38 @@ def test_filters_come_from_the_stores_and_stores_filtered_differently_do_not_mix
     split_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "both", SplitOptions(segment_sec=1, valid="0"))
     with pytest.raises(DataError, match=r"b is filtered by notch.*a by none"):
         dataset(Manifest.read(tmp_path / "both" / "train.tsv"))
+
+
+def test_a_batch_that_cannot_be_read_at_all_is_a_stand_in_of_no_weight(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    np.save(tmp_path / "raw" / "good.npy", signals([100])[0])
+    np.save(tmp_path / "raw" / "bad.npy", np.array(["no number"]))
+    columns: dict[str, list[object]] = {
+        "idx": [0, 1, 2],
+        "record_id": ["bad", "good", "bad2"],
+        "patient_id": ["p"] * 3,
+        "source": [""] * 3,
+        "segment": [0] * 3,
+        "start": [0] * 3,
+        "num_samples": [50] * 3,
+        "path": ["bad.npy", "good.npy", "bad.npy"],
+        "sampling_rate": [500] * 3,
+        "leads": [",".join(STANDARD_LEADS)] * 3,
+        "unit": ["mV"] * 3,
+    }
+    write_manifest(tmp_path / "m.tsv", "raw", columns)
+    labels = np.ones((3, 2), dtype=np.float32)
+    data = dataset(Manifest.read(tmp_path / "m.tsv"), target=labels, on_bad_record="skip")
+    batch = data.gather(keys(0, 2), batch_index=4)
+    assert (batch.weight, batch.batch_index, len(batch)) == (0.0, 4, 2)
+    assert batch.source.shape == (2, 12, 50)
+    assert not batch.source.any()
+    assert batch.target is not None
+    assert batch.target.shape == (2, 2)
+    assert batch.target.isnan().all()
+    assert set(data.rejected) == {"bad", "bad2"}
+    # The partner of a file that cannot be read does not count either.
+    pair = data.gather(Keys(1, np.array([1, 0]), np.array([0, 1])))
+    assert pair.weight == 0.0
+    assert not pair.source.any()
+    assert data.gather(keys(1, 0)).weight == 1.0

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import tempfile
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,6 +142,47 @@ def test_a_missing_or_damaged_cache_is_made_again(tmp_path: Path, damage: str) -
             np.testing.assert_allclose(std[row], signal.std(axis=1), atol=1e-6)
     assert (cache / "lead_mean.npy").is_file()
     assert json.loads((cache / "cache.json").read_text())["size"] > 0
+
+
+def test_many_may_open_a_store_without_a_cache_at_once(tmp_path: Path) -> None:
+    make_store(tmp_path / "s", [100, 200])
+    cache, num_threads = tmp_path / "s" / "index.cache", 8
+    start = threading.Barrier(num_threads)
+
+    def patient_and_mean(_: int) -> tuple[str, float]:
+        start.wait()
+        store = Store.open(tmp_path / "s")
+        return store.patient_id(1), float(store.index.lead_statistics()[0][1, 0])
+
+    mean = float(signals([100, 200])[1][0].mean())
+    with ThreadPoolExecutor(num_threads) as pool:
+        for damage in ["remove", "other version"] * 5:
+            shutil.rmtree(cache) if damage == "remove" else (cache / "cache.json").write_text("[]")
+            answers = list(pool.map(patient_and_mean, range(num_threads)))
+            assert answers == [("p0", pytest.approx(mean, abs=1e-6))] * num_threads
+    # Whatever the processes were doing to each other, a whole cache stays and nothing else.
+    assert json.loads((cache / "cache.json").read_text())["size"] > 0
+    assert not list((tmp_path / "s").glob(".index.cache*"))
+    assert not list(cache.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("code", "module", "name"), [(errno.EROFS, tempfile, "mkdtemp"), (errno.ENOSPC, np, "save")]
+)
+def test_a_store_on_a_read_only_or_full_disk_opens_without_a_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, module: object, name: str
+) -> None:
+    make_store(tmp_path / "s", [100, 200])
+    (tmp_path / "s" / "index.cache" / "cache.json").write_text("[]")
+
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(module, name, refuse)
+    store = Store.open(tmp_path / "s")
+    assert store.patient_id(1) == "p0"
+    assert store.index.lead_statistics()[0].shape == (2, 12)
+    assert not list((tmp_path / "s").glob(".index.cache*"))
 
 
 def test_an_existing_store_is_kept_unless_overwriting(tmp_path: Path) -> None:

@@ -10,10 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from fairseq_ecg.cli.validate import main as validate
 from fairseq_ecg.trainer.checkpoint import read_state, read_tensors
+from fairseq_ecg.trainer.distributed import free_port, spawn
 from fairseq_ecg.trainer.launch import launch
 from tests.training import METHODS, ROOT
 
@@ -52,6 +55,22 @@ def test_a_rank_without_a_validation_batch_adds_nothing(manifest_dir, tmp_path):
     assert {"auroc_macro", "accuracy", "loss"} <= values.keys() == values_of_two.keys()
     for name, value in values.items():
         assert values_of_two[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+
+def test_a_rank_without_a_batch_takes_part_in_an_extraction(manifest_dir, tmp_path):
+    """Arrays are opened by all ranks together: one that only sees a stand-in must not be waited for."""
+    cfg = METHODS["diagnosis"](manifest_dir, tmp_path / "run", "optimization.max_update=1")
+    assert launch(cfg)[0] == 0
+    argv = [f"common_eval.path={tmp_path / 'run'}", "dataset.valid_subset=valid", "common.cpu=true"]
+    argv += ["common_eval.extract=[output,encoder_out]", "dataset.batch_size_valid=64"]
+    one, two = ([*argv, f"common_eval.results_path={tmp_path / name}"] for name in ("one", "two"))
+    assert validate(one) == spawn(validate, two, size=2, port=free_port(0)) == 0
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "two").iterdir())
+    assert {"encoder_out_valid.npy", "outputs_valid.npy", "rows_valid.tsv"} <= set(names)
+    for name in [name for name in names if name.endswith(".npy")]:
+        ours, theirs = np.load(tmp_path / "one" / name), np.load(tmp_path / "two" / name)
+        np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_a_mistake_in_every_rank_is_one_error(manifest_dir, tmp_path):

@@ -536,6 +536,35 @@ def test_a_segment_file_that_cannot_be_read_ends_no_run_and_is_listed(
     assert f"record 'A3': {folder / 'A3_0.mat'} {reason}" in line
 
 
+@pytest.mark.parametrize("broken", [[3], [0, 1]])  # the last two are the first ones of the manifest
+def test_a_batch_of_nothing_but_unreadable_files_counts_nothing(broken, tmp_path):
+    folder, run = make_mat_segments(tmp_path / "mat"), tmp_path / "run"
+    for number in broken:
+        remove(folder / f"A{number}_0.mat")
+    alone = ["dataset.batch_size=1", "optimization.max_update=0", "optimization.max_epoch=1"]
+    assert main(diagnose(folder, run, *alone)) == 0
+    assert {row[1] for row in rejected_rows(run)} == {f"A{number}" for number in broken}
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    (valid,) = (line for line in lines if line["kind"] == "valid")
+    arrays = tmp_path / "arrays"
+    assert main(validate(run, "common_eval.extract=[output]", f"common_eval.results_path={arrays}")) == 0
+    logits = np.load(arrays / "outputs_valid.npy")
+    targets = np.load(arrays / "targets_valid.npy")
+    read = [row for row in range(7) if row not in broken]
+    assert np.isnan(logits).all(axis=1).tolist() == [row in broken for row in range(7)]
+    # Half a unit of the last digit: the two validations sum in the same order, and these metrics are counts.
+    assert valid["accuracy"] == pytest.approx(((logits[read] > 0) == targets[read]).mean(), abs=1e-6)
+
+
+def test_a_manifest_of_nothing_but_unreadable_files_is_refused(tmp_path, mistake):
+    folder = make_mat_segments(tmp_path / "mat")
+    for number in range(7):
+        remove(folder / f"A{number}_0.mat")
+    line = mistake(diagnose(folder, tmp_path / "run", "task.sample_rate=100"))
+    assert f"{folder / 'A0_0.mat'} is missing" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_listed_stays_listed_when_a_run_goes_on(tmp_path):
     folder, run = make_mat_segments(tmp_path / "mat"), tmp_path / "run"
     content = (folder / "A3_0.mat").read_bytes()
@@ -585,6 +614,11 @@ def test_labels_of_segment_files_may_be_unknown_but_not_of_another_width(tmp_pat
         ("task=ecg_pretrainig", "unknown task 'ecg_pretrainig': did you mean 'ecg_pretraining'"),
         ("model.apply_mask=false", "learns from masked frames, but model.apply_mask=false"),
         ("model.mask_prob=0", "model.mask_prob=0.0; set model.apply_mask=true model.mask_prob=0.65"),
+        ("common.max_nonfinite_updates=0", "must be at least 1, which aborts at the first one"),
+        ("checkpoint.save_interval=0", "set checkpoint.no_epoch_checkpoints=true"),
+        ("dataset.validate_interval=0", "set dataset.disable_validation=true"),
+        ("dataset.required_batch_size_multiple=0", "must be at least 1, which allows any batch size"),
+        ("task.p=[]", "task.p=[]: give a probability per entry of task.perturbation_mode"),
         ("optimization.lr=nan", "optimization.lr on the command line: 'nan' is not a number"),
         ("optimization.lr=[inf]", "optimization.lr=[inf]: rates from 0, e.g. optimization.lr=[5e-5]"),
         ("model.mask_prob=high", "model.mask_prob on the command line: 'high' is not a number"),

@@ -1,18 +1,20 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from fairseq_ecg.data.labels import label_definition
 from fairseq_ecg.errors import ConfigError, DataError
 from fairseq_ecg.evaluate.data import open_data
-from fairseq_ecg.evaluate.run import Settings, evaluate
+from fairseq_ecg.evaluate.run import Settings, _warnings, evaluate
 from fairseq_ecg.evaluate.tables import check_writable, markdown_lines, text_lines, write_results
 from fairseq_ecg.infer.load import Encoder
 from fairseq_ecg.metrics.auroc import areas, micro_areas
 from fairseq_ecg.metrics.cinc import builtin_table, challenge_score, record_sums
-from tests.frozen import CODES, CONTRACT, make_manifests, make_model
+from tests.frozen import CODES, CONTRACT, make_manifests, make_model, save_checkpoint
 
 FAST = Settings(num_resamples=50, min_positives=3)
 
@@ -159,6 +161,30 @@ def test_shared_sources_and_patients_are_warned_of(evaluated, encoder, manifests
         config = {"task": {"data": str(manifests)}, "dataset": {"train_subset": subset}}
         (warning,) = evaluate([replace(near, config=config)], data, FAST).warnings
         assert f"{count} of 20 test patients are in its training manifest" in warning
+
+
+@pytest.mark.parametrize("key", [("model", "model_path"), ("checkpoint", "finetune_from_model")])
+def test_patients_seen_in_pre_training_are_counted_too(evaluated, encoder, manifests, tmp_path, key):
+    _, data, _ = evaluated
+    pretrained = save_checkpoint(tmp_path / "pretrained", make_model())
+    stored = pretrained / "checkpoints" / "checkpoint_last" / "config.yaml"
+    config = yaml.safe_load(stored.read_text())
+    config |= {"task": {"data": str(manifests)}, "dataset": {"train_subset": "test"}}
+    stored.write_text(yaml.safe_dump(config))
+    group, name = key
+    own = {"task": {"data": str(manifests)}, "dataset": {"train_subset": "train"}}
+
+    def warned(start: Path) -> str:
+        tuned = replace(encoder, sources=("synthetic",), config={**own, group: {name: str(start)}})
+        (warning,) = _warnings([tuned], data, FAST)
+        return warning
+
+    in_manifest = "of 20 test patients are in its training manifest"
+    assert f"20 {in_manifest} {manifests / 'train.tsv'} or {manifests / 'test.tsv'}" in warned(pretrained)
+    moved = warned(tmp_path / "moved")
+    assert f"0 {in_manifest} {manifests / 'train.tsv'}; {tmp_path / 'moved'}, which it" in moved
+    stored.write_text(yaml.safe_dump({**config, "task": {"data": str(tmp_path)}}))
+    assert f"0 {in_manifest} {manifests / 'train.tsv'}; {tmp_path / 'test.tsv'}, which" in warned(pretrained)
 
 
 def test_test_patients_in_the_training_split_are_warned_of(evaluated, encoder):

@@ -152,3 +152,32 @@ def test_a_segment_outside_its_record_is_refused(manifests, encoder, tmp_path):
     write_manifest(tmp_path / "far.tsv", str(manifests.parent / "store"), {**columns, **place})
     with pytest.raises(DataError, match="r000_0: samples 300 to 500 lie outside its 400 samples"):
         embed(encoder, find_inputs(tmp_path / "far.tsv", FileOptions()))
+
+
+def test_columns_of_a_manifest_say_what_its_files_do_not(manifests, encoder, tmp_path):
+    store = Store.open(manifests.parent / "store")
+    np.save(tmp_path / "a.npy", store.read(3)[:2] * 1000)
+    np.savetxt(tmp_path / "b.csv", store.read(4)[:2].T, delimiter=",", header="I,II", comments="")
+    columns = {
+        "idx": [0, 1],
+        "record_id": ["a", "b"],
+        "patient_id": ["pa", "pb"],
+        "source": ["files"] * 2,
+        "segment": [0] * 2,
+        "start": [0] * 2,
+        "num_samples": [store.read(3).shape[1]] * 2,
+        "path": ["a.npy", "b.csv"],
+        "sampling_rate": [RATE] * 2,
+        "leads": ["I,II", ""],
+        "unit": ["uV", ""],
+    }
+    write_manifest(tmp_path / "m.tsv", ".", columns)
+    # What a row leaves empty is as the options say.
+    embeddings = embed(encoder, find_inputs(tmp_path / "m.tsv", FileOptions(unit="mV")))
+    expected = [encoder.embed(store.read(row)[:2], RATE, ("I", "II"))[0] for row in (3, 4)]
+    np.testing.assert_allclose(embeddings.embedding, expected, atol=1e-5)
+    columns["sampling_rate"] = ["fast", RATE]
+    write_manifest(tmp_path / "m.tsv", ".", columns)
+    rejected = embed(encoder, find_inputs(tmp_path / "m.tsv", FileOptions(unit="mV")), skip_bad=True).rejected
+    assert [row.record_id for row in rejected] == ["a"]
+    assert "line 3: sampling_rate is 'fast', needed are whole Hz" in rejected[0].reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,30 @@ def test_fine_tuning_takes_the_encoder_of_a_run_folder(finished, manifest_dir, t
     name = "encoder.layers.1.fc1.weight"
     assert torch.equal(own[f"encoder.{name}"], stored[name])
     assert trainer.meta.sources == ["tiny"]
+
+
+@pytest.mark.parametrize("weights", [(), ("model.no_pretrained_weights=true",)])
+def test_a_fine_tuning_is_resumed_after_its_pre_training_has_moved(finished, manifest_dir, tmp_path, weights):
+    pretrained = shutil.copytree(finished, tmp_path / "pretrained", symlinks=True)
+    options = [f"model.model_path={pretrained}", "model.encoder_layers=3", *weights]
+
+    def trained(folder, num_updates):
+        limit = f"optimization.max_update={num_updates}"
+        trainer = Trainer.from_config(diagnosis(manifest_dir, tmp_path / folder, *options, limit))
+        trainer.run()
+        return trainer
+
+    whole = trained("whole", 2)
+    trained("parts", 1)
+    shutil.rmtree(pretrained)
+    resumed = trained("parts", 2)
+    assert resumed.model.cfg.encoder_layers == 2  # the pre-trained encoder's, whatever the options say
+    assert resumed.progress.num_updates == 2
+    assert resumed.meta.sources == whole.meta.sources
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        trained("new", 1)
 
 
 def test_save_intervals_validation_and_early_stopping(manifest_dir, tmp_path):

@@ -70,6 +70,24 @@ def test_csv_has_a_column_per_lead_named_by_its_first_row_or_by_the_caller(tmp_p
         read_record(path, **GIVEN)
 
 
+@pytest.mark.parametrize("content", [b"I,V2\n1,\xff\n", b"I,V2\n1," + b"2" * 200_000])
+def test_a_csv_that_is_no_text_or_no_table_is_refused(tmp_path, content):
+    (tmp_path / "r.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"r\.csv: not a readable table"):
+        read_record(tmp_path / "r.csv", **GIVEN)
+
+
+def test_a_csv_that_the_disk_fails_to_give_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "r.csv").write_text("I,V2\n1,2\n")
+
+    def failing(*args, **options):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("builtins.open", failing)
+    with pytest.raises(DataError, match=r"r\.csv: not a readable table: .*Input/output error"):
+        read_record(tmp_path / "r.csv", **GIVEN)
+
+
 @pytest.mark.parametrize(
     ("suffix", "subtype"), [("wav", "PCM_16"), ("wav", "PCM_24"), ("flac", "PCM_16"), ("wav", "FLOAT")]
 )
