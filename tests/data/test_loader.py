@@ -153,10 +153,14 @@ def test_a_worker_s_error_reaches_the_consumer_at_its_batch(
 
 
 def test_a_bad_mat_file_names_its_record_through_the_loader(tmp_path: Path) -> None:
+    import scipy.io
+
     from fairseq_ecg.data.manifest import Manifest
 
     path = tmp_path / "train.tsv"
-    path.write_text(f"{tmp_path}\nsub/recording_0.mat\t50\n")
+    path.write_text(f"{tmp_path}\nsub/recording_0.mat\t50\nsub/other_0.mat\t50\n")
+    (tmp_path / "sub").mkdir()
+    scipy.io.savemat(tmp_path / "sub" / "other_0.mat", {"feats": np.zeros((12, 50)), "curr_sample_rate": 500})
     legacy = ManifestDataset(
         Manifest.read(path),
         leads=STANDARD_LEADS,
