@@ -217,13 +217,7 @@ class FileSegments:
         self._files = manifest.files
         self._wanted = tuple(leads)
         self.filter = NONE
-        try:
-            path, rate, self._label_width = self._first_file()
-        except DataError:
-            if sampling_rate is None:
-                raise
-            # The rate is known; what becomes of files that cannot be read is decided batch by batch.
-            path, rate, self._label_width = manifest.root, sampling_rate, None
+        path, rate, self._label_width = self._first_file()
         if sampling_rate is None and rate is None:
             raise DataError(f"{path} does not say its sampling rate; give task.sample_rate=HZ")
         self.sampling_rate = sampling_rate or rate or 0
