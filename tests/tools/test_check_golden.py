@@ -77,3 +77,12 @@ def test_unknown_folders_and_missing_files_are_named_in_one_line(tmp_path):
     assert "no checker's name begins" in lines[0]
     assert "absent is not a folder" in lines[1]
     assert "io.npz" in lines[2]
+
+
+def test_known_names_the_folders_it_passes_over(shared, tmp_path):
+    (tmp_path / "some_other_system").mkdir()
+    known = shared / "golden" / "optim"
+    done = check_golden("--known", tmp_path / "some_other_system", known, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "not checked, for want of a checker: some_other_system" in done.stdout
+    assert "pass: optim" in done.stdout
