@@ -99,7 +99,8 @@ def test_a_killed_run_is_continued_by_the_same_command(
     with pytest.raises(DataError, match="not a prepared store"):
         Store.open(partial / "store")
     lines = (partial / "journal.jsonl").read_bytes().splitlines()
-    assert 1 <= len(lines) <= 4
+    # Workers run ahead: they may meet the fatal record before a block is written down.
+    assert (0 if first_workers else 1) <= len(lines) <= 4
 
     seen: list[int] = []
 
@@ -108,8 +109,8 @@ def test_a_killed_run_is_continued_by_the_same_command(
         return outcomes
 
     report = prepare(READER, raw, tmp_path / "store", OPTIONS, num_workers=next_workers, progress=progress)
-    assert seen == [25, json.loads(lines[-1])["num_items"]]
-    assert seen[1] >= 4
+    assert seen == [25, json.loads(lines[-1])["num_items"] if lines else 0]
+    assert first_workers or seen[1] >= 4
     assert content(tmp_path / "store") == whole
     assert (report.num_records, report.rejected) == (23, {"duplicate": 1, "missing file": 1})
     assert not partial.exists()
