@@ -17,7 +17,6 @@ fairseq-signals' manifests (no ``#root``) are recognised and read by ``legacy``.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 
 from fairseq_ecg.data.legacy import read_legacy_manifest
 from fairseq_ecg.data.table import Kind, TextColumn, read_header, read_table
+from fairseq_ecg.data.whole_file import whole_file
 from fairseq_ecg.errors import DataError
 
 ROOT_MARK = "#root"
@@ -222,19 +222,8 @@ def write_manifest(path: Path, root: str, columns: Mapping[str, Sequence[object]
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8"))
 
 
 def _first_line(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_ecg.data.signal import resampled_length
+from fairseq_ecg.data.whole_file import whole_file
 from fairseq_ecg.errors import DataError
 from fairseq_ecg.infer.conform import Segments, conform, cut
 from fairseq_ecg.infer.inputs import Part, RecordInput
@@ -230,21 +230,10 @@ def write_npz(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
         DataError: the folder cannot be written.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".npz", dir=path.parent)
+        with whole_file(path) as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}; choose another place") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:

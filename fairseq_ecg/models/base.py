@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_ecg.contracts import InputContract
-from fairseq_ecg.errors import CheckpointError
+from fairseq_ecg.errors import CheckpointError, ConfigError
 from fairseq_ecg.nn.pooling import masked_mean
 
 
@@ -65,7 +65,10 @@ class EcgModel(nn.Module):
 
     def layer_index(self, name: str) -> int:
         """Depth of a parameter for layer-wise rates: 0 at the input, ``num_layers - 1`` at the head."""
-        raise NotImplementedError(f"{type(self).__name__} does not number its layers, asked for {name!r}")
+        raise ConfigError(
+            f"optimizer.layer_decay: {type(self).__name__} does not number its layers "
+            f"(asked for {name!r}); set it to 1"
+        )
 
     @property
     def has_unused_parameters(self) -> bool:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fairseq_ecg.errors import CheckpointError, ConfigError
+from fairseq_ecg.models.base import EcgModel
 from fairseq_ecg.trainer.optim import (
     Adam,
     AdamConfig,
@@ -108,6 +109,17 @@ def test_frozen_parameters_get_no_group():
 def test_layer_decay_needs_numbered_layers():
     with pytest.raises(ConfigError, match=r"layer_decay.*layer_index"):
         parameter_groups(nn.Linear(2, 2), AdamConfig(layer_decay=0.9))
+
+
+def test_layer_decay_names_a_model_that_does_not_number_its_layers():
+    class Plain(EcgModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(2, 2)
+
+    with pytest.raises(ConfigError, match=r"layer_decay: Plain does not number its layers"):
+        parameter_groups(Plain(), AdamConfig(layer_decay=0.9))
+    assert len(parameter_groups(Plain(), AdamConfig())) == 1
 
 
 def test_optimizer_state_goes_by_name_and_comes_back():
